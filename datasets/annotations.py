@@ -1,0 +1,234 @@
+"""The annotation file that all data sets share: a JSON list of ``{id, captions, split, file_path | img_path}``.
+
+``read`` turns it into records and answers every fault in it with one ``DataError`` that names the file, the first
+records concerned, how many there are, and the remedy. Positions of records count from 0. Images are not touched here.
+"""
+
+import json
+import logging
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from datasets.records import Dataset, ImageRecord, counts
+
+logger = logging.getLogger("descry")
+
+SPLITS = ("train", "val", "test")
+_SHOWN = 5
+_REMEDIES = {
+    "not an object": "Each record is {id, captions, split, file_path}.",
+    "without a key that is needed": "Add it; each record is {id, captions, split, file_path}.",
+    "with an id that is not a whole number": 'Write ids as JSON integers, 17 and not "17".',
+    "with an unknown split": "The split is train, val or test.",
+    "with an image path that is not usable": "Write it relative to the image folder, as a/b.jpg, without '..'.",
+    "with captions that are not a list of texts": 'Write captions as ["first", "second"].',
+    "without captions": "Add a caption or remove the record.",
+    "with an empty caption": "Remove the caption, or the record if it has no other.",
+    "with a caption that is not valid Unicode": "Remove the lone surrogate (\\ud800 to \\udfff).",
+    "naming an image that an earlier record names": "Join the records; all captions of an image belong in one.",
+}
+
+
+class DataError(ValueError):
+    """A data set that cannot be used as it is; the message says what is wrong where, and what to do."""
+
+
+class _RecordError(Exception):
+    """What is wrong with one record: a key of ``_REMEDIES`` and the detail."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind, self.detail = kind, detail
+
+
+class _Row(NamedTuple):
+    """One checked record, its id as the file has it."""
+
+    pid: int
+    split: str
+    image: str
+    captions: tuple[str, ...]
+
+
+def read(
+    folder: Path,
+    name: str,
+    annotation_names: Sequence[str],
+    *,
+    image_keys: Sequence[str] = ("file_path",),
+    first_train_id: int | None = 0,
+    published: Mapping[str, tuple[int, int, int]] | None = None,
+    locate: Callable[[str], Path] | None = None,
+) -> Dataset:
+    """Read a data set from its annotation file.
+
+    Args:
+        folder: the data set's own folder.
+        name: what the data set is called in messages.
+        annotation_names: the file's name; the first that exists is taken.
+        image_keys: keys that may hold the image's path; the first that a record has is taken.
+        first_train_id: the id that training identities start from in the file; they become 0..n-1, and a gap is an
+            error. None: any ids, renumbered 0..n-1 in ascending order.
+        published: (identities, images, captions) by split; a difference is logged as a warning.
+        locate: from the path in the file to the image's path; default ``folder/imgs/...``.
+
+    Raises:
+        DataError: the file is missing, unreadable or faulty.
+    """
+    path = find_annotation(folder, name, annotation_names)
+    rows = _check_all(path, _load_json(path), image_keys)
+    new_id = _train_ids(path, sorted({row.pid for row in rows if row.split == "train"}), first_train_id)
+    locate = locate or (folder / "imgs").joinpath
+    splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
+    for row in rows:
+        records = splits[row.split]
+        pid = new_id[row.pid] if row.split == "train" else row.pid
+        records.append(ImageRecord(pid, len(records), locate(row.image), row.captions))
+    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS))
+    _compare(dataset, published)
+    return dataset
+
+
+def find_annotation(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
+    """The annotation file of a data set; a ``DataError`` that says where it should be if there is none."""
+    for candidate in annotation_names:
+        if (folder / candidate).is_file():
+            return folder / candidate
+    wanted = " or ".join(annotation_names)
+    found = f"that folder has no {wanted}" if folder.is_dir() else "there is no such folder"
+    raise DataError(f"{folder}: {found}; --root_dir must point to where {name} is, see README, 'Data'")
+
+
+def _load_json(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise DataError(f"{path}: not JSON ({where}); fetch or write the file again") from None
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply; expected a flat list of records") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise DataError(f"{path}: not usable JSON ({error})") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of records, found a JSON {type(content).__name__}")
+    if not content:
+        raise DataError(f"{path}: the list of records is empty")
+    return content
+
+
+def _check_all(path: Path, content: list[Any], image_keys: Sequence[str]) -> list[_Row]:
+    rows: list[_Row] = []
+    faults: dict[str, list[str]] = {}
+    seen: dict[str, int] = {}
+    for position, record in enumerate(content):
+        try:
+            row = _check(record, image_keys)
+            first = seen.setdefault(row.image, position)
+            if first != position:
+                raise _RecordError("naming an image that an earlier record names", f"{row.image!r} as record {first}")
+            rows.append(row)
+        except _RecordError as error:
+            faults.setdefault(error.kind, []).append(f"record {position}: {error.detail}")
+    if faults:
+        kind, details = next(iter(faults.items()))
+        rest = [f"{len(others)} {other}" for other, others in faults.items() if other != kind]
+        also = f" Further records: {'; '.join(rest)}." if rest else ""
+        plural = "records" if len(details) > 1 else "record"
+        raise DataError(f"{path}: {len(details)} {plural} {kind}: {first_few(details)}. {_REMEDIES[kind]}{also}")
+    return rows
+
+
+def _check(record: Any, image_keys: Sequence[str]) -> _Row:
+    if not isinstance(record, dict):
+        raise _RecordError("not an object", _show(record))
+    image_key = next((key for key in image_keys if key in record), image_keys[0])
+    for key in ("id", "split", "captions", image_key):
+        if key not in record:
+            raise _RecordError(
+                "without a key that is needed", f"no {' or '.join(image_keys)}" if key == image_key else key
+            )
+    pid, split, image = record["id"], record["split"], record[image_key]
+    if not isinstance(pid, int) or isinstance(pid, bool) or not -(2**63) <= pid < 2**63:
+        raise _RecordError("with an id that is not a whole number", f"id {_show(pid)}")
+    if split not in SPLITS:
+        raise _RecordError("with an unknown split", f"split {_show(split)}")
+    return _Row(pid, split, _check_path(image_key, image), _check_captions(record["captions"]))
+
+
+def _check_path(key: str, image: Any) -> str:
+    """The path in its shortest spelling, so that ``a//b`` and ``./a/b`` count as the same image."""
+    if isinstance(image, str) and "\0" not in image and _encodable(image):
+        pure = PurePosixPath(image)
+        if pure.parts and not pure.is_absolute() and ".." not in pure.parts:
+            return str(pure)
+    raise _RecordError("with an image path that is not usable", f"{key} {_show(image)}")
+
+
+def _check_captions(captions: Any) -> tuple[str, ...]:
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise _RecordError("with captions that are not a list of texts", f"captions {_show(captions)}")
+    if not captions:
+        raise _RecordError("without captions", "captions []")
+    stripped = tuple(caption.strip() for caption in captions)
+    if not all(stripped):
+        raise _RecordError("with an empty caption", f"caption {stripped.index('')}")
+    for number, caption in enumerate(stripped):
+        if not _encodable(caption):
+            raise _RecordError("with a caption that is not valid Unicode", f"caption {number}, {_show(caption)}")
+    return stripped
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _train_ids(path: Path, ids: Sequence[int], first: int | None) -> dict[int, int]:
+    """From the ids in the file, ascending, to 0..n-1."""
+    if first is not None:
+        expected = range(first, first + len(ids))
+        missing = [str(pid) for pid in sorted(set(expected) - set(ids))]
+        beyond = [str(pid) for pid in ids if pid not in expected]
+        if missing:
+            raise DataError(
+                f"{path}: the {len(ids)} training ids must run {first}..{expected[-1]} without a gap; "
+                f"missing: {first_few(missing)}; outside that range: {first_few(beyond)}. "
+                "Renumber them, or read the folder with --dataset_name Custom, which takes any ids"
+            )
+    return {pid: number for number, pid in enumerate(ids)}
+
+
+def _compare(dataset: Dataset, published: Mapping[str, tuple[int, int, int]] | None) -> None:
+    if published is None:
+        return
+    differences = []
+    for split in SPLITS:
+        found, wanted = counts(dataset.split(split)), published.get(split, (0, 0, 0))
+        for what, has, should in zip(("identities", "images", "captions"), found, wanted, strict=True):
+            if has != should:
+                differences.append(f"{split} has {has} {what}, published {should}")
+    if differences:
+        logger.warning(
+            "%s differs from the published data set: %s. Results are not comparable with published ones.",
+            dataset.name,
+            "; ".join(differences),
+        )
+
+
+def first_few(items: Sequence[str]) -> str:
+    """The first five of a list for a message, and how many more there are."""
+    more = f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return "; ".join(items[:_SHOWN]) + more
+
+
+def _show(value: Any) -> str:
+    return reprlib.repr(value)

@@ -1,0 +1,159 @@
+"""What one training sample contributes to a batch, field by field; only what the active losses read is produced.
+
+Every random choice is a function of (seed, epoch, sample, field), so workers, resuming and the set of active losses
+change nothing.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.tokenizer import MASK_ID as MASK
+from datasets.transforms import draw
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Flags that change what a training sample looks like."""
+
+    img_aug: bool = opt(False, "augment training images: flip, pad and crop, random erasing (otherwise flip only)")
+    MLM: bool = opt(False, "mask captions as for mlm even when mlm is not among the losses (published flag)")
+    clean_captions: bool = opt(
+        False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
+    )
+    mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling")
+    masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask")
+    masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are")
+
+    def __post_init__(self) -> None:
+        for name in ("mask_probability", "masked_token_rate", "masked_token_unchanged_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
+        if self.masked_token_rate + self.masked_token_unchanged_rate > 1:
+            raise ValueError(
+                f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "
+                f"{self.masked_token_unchanged_rate}: their sum is above 1"
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One (image, caption) pair of an epoch."""
+
+    seed: int
+    epoch: int
+    index: int
+    """position of the pair in the training split"""
+    pid: int
+    image_id: int
+    tokens_L: np.ndarray
+    """(L,) int64 token ids, zero padded"""
+    size: tuple[int, int]
+    """(height, width) of the image"""
+
+    def rng(self, field: str) -> np.random.Generator:
+        """A generator of its own for each (seed, epoch, sample, field)."""
+        return np.random.default_rng((self.seed, self.epoch, self.index, zlib.crc32(field.encode())))
+
+
+def mask_tokens(
+    tokens_L: np.ndarray, rng: np.random.Generator, options: AugmentOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """BERT-style masking of a caption (Devlin et al., NAACL 2019; IRRA, section 3.2).
+
+    Args:
+        tokens_L: (L,) token ids; start, end and padding are never chosen.
+        rng: source of the choices.
+        options: the three rates.
+
+    Returns:
+        (L,) masked ids and (L,) labels: the original id where a token was chosen, else 0. At least one is chosen.
+    """
+    word_L = (tokens_L > 0) & (tokens_L < MASK)
+    chosen_L = word_L & (rng.random(len(tokens_L)) < options.mask_probability)
+    fate_L = rng.random(len(tokens_L))
+    other_L = rng.integers(1, MASK, len(tokens_L))
+    if not chosen_L.any():
+        chosen_L[1] = True
+        fate_L[1] = 0.0 if options.masked_token_rate > 0 else 1.0
+    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), MASK, tokens_L)
+    random_L = chosen_L & (fate_L >= options.masked_token_rate + options.masked_token_unchanged_rate)
+    masked_L = np.where(random_L, other_L, masked_L)
+    return masked_L, np.where(chosen_L, tokens_L, 0)
+
+
+Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
+
+
+def _image_view(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    kind = "augment" if options.img_aug else "flip"
+    return {"images": draw(sample.rng("images"), kind, *sample.size)}
+
+
+def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.rng("mlm_ids"), options)
+    return {"mlm_ids": masked_L, "mlm_labels": labels_L}
+
+
+PRODUCERS: dict[str, Producer] = {
+    "images": _image_view,
+    "caption_ids": lambda sample, options: {"caption_ids": sample.tokens_L},
+    "mlm_ids": _mlm,
+    "mlm_labels": _mlm,
+    "mlm_positions": _mlm,
+    "pids": lambda sample, options: {"pids": np.int64(sample.pid)},
+    "image_ids": lambda sample, options: {"image_ids": np.int64(sample.image_id)},
+    "index": lambda sample, options: {"index": np.int64(sample.index)},
+}
+"""batch field to what makes it; image fields give augmentation parameters, applied to the pixels on the device"""
+
+IMAGE_FIELDS = ("images",)
+TEXT_FIELDS = ("caption_ids", "mlm_ids")
+_SAME_LENGTH = {"mlm_labels": "mlm_ids"}
+
+
+def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
+    """The producers behind these fields, each once.
+
+    Raises:
+        ValueError: names an unknown field and the choices.
+    """
+    for field in fields:
+        if field not in PRODUCERS:
+            raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
+    return tuple(dict.fromkeys(PRODUCERS[field] for field in fields))
+
+
+def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
+    """Cut text fields to their longest caption, except those whose padding a loss can see.
+
+    Exact: text attention is causal, so no token depends on the padding behind it.
+    """
+    for field in TEXT_FIELDS:
+        if field in batch and field not in padded:
+            longest = max(int((batch[field] != 0).sum(axis=1).max()), 2)
+            for name in (field, *(other for other, source in _SAME_LENGTH.items() if source == field)):
+                if name in batch:
+                    batch[name] = batch[name][:, :longest]
+
+
+def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool:
+    """Whether every loss sees the masked caption, as in the published code whenever captions are masked at all."""
+    return (options.MLM or "mlm_ids" in fields) and not options.clean_captions
+
+
+def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[str, ...]:
+    """The fields that the losses need, less the clean caption where the masked one takes its place."""
+    if not masks_all_captions(fields, options):
+        return fields
+    others = tuple(field for field in fields if field != "caption_ids")
+    return tuple(dict.fromkeys((*others, "mlm_ids")))
+
+
+def aliases(fields: tuple[str, ...], options: AugmentOptions) -> dict[str, str]:
+    """Field names that share the tensor of another field."""
+    masked = masks_all_captions(fields, options) and "caption_ids" in fields
+    return {"caption_ids": "mlm_ids"} if masked else {}

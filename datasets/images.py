@@ -1,0 +1,121 @@
+"""From an image file to pixels.
+
+How unusual files are read, in the order of the steps:
+- JPEG, PNG, BMP, GIF, WebP, TIFF and PPM only. Other formats are refused: some (EPS) run a program to be decoded.
+- More than ``MAX_PIXELS`` pixels: refused before decoding (a decompression bomb, or a scan nobody meant to put here).
+- Truncated, empty or otherwise broken: refused, even where the first rows could be shown.
+- 16-bit greyscale is scaled to 8 bits, ``round(value / 257)``; plain conversion would clip it to white. Images of
+  32-bit integers beyond 65535 or of floating point have no known range and are refused.
+- Everything else becomes RGB as ``Image.convert("RGB")`` does it: CMYK is converted, transparency is dropped (the
+  colour stored under transparent pixels shows), of an animation the first picture is taken.
+- An EXIF orientation is applied, so that photos from a phone stand upright. Benchmark images carry none.
+
+JPEG's draft mode (decoding at a fraction of the size) is not used: its pixels differ.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.parallel import chunked, run_chunks
+
+MAX_PIXELS = 2**26
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message is one line, the path and the reason."""
+
+    def __init__(self, message: str) -> None:
+        # A data loader raises a worker's error again with the worker's whole traceback as the message, of which the
+        # last line is ours.
+        super().__init__(message.rstrip().rsplit("ImageError: ", 1)[-1])
+
+
+def decode(path: Path) -> Image.Image:
+    """Read an image file as an upright 8-bit RGB image; the module's docstring says how unusual files are treated.
+
+    Raises:
+        ImageError: names the path and the reason.
+    """
+    # Asked first because opening a pipe or a device would wait for ever.
+    if not path.is_file():
+        raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+            image.load()
+            return _upright(image, _to_rgb(image))
+    except Exception as error:  # a broken file makes Pillow raise nearly anything, SyntaxError included
+        raise ImageError(f"{path}: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "the file is empty" if path.stat().st_size == 0 else "not an image in a supported format"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit greyscale has no known range; save it with 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point greyscale has no known range; save it with 8 or 16 bits")
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # the same pixels as the direct way, without Pillow's warning
+    return image.convert("RGB")
+
+
+def _upright(source: Image.Image, rgb: Image.Image) -> Image.Image:
+    try:
+        orientation = source.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # unreadable EXIF says nothing about the pixels
+        return rgb
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def load_resized(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """An image file as uint8 (3, H, W), resized to ``size`` = (H, W): bilinear with antialias, as torchvision's Resize.
+
+    Raises:
+        ImageError: names the path and the reason.
+    """
+    height, width = size
+    resized = decode(path).resize((width, height), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def verify_images(paths: Sequence[Path], workers: int) -> dict[Path, str]:
+    """Decode every file in ``workers`` processes, with a progress bar; the reasons of those that cannot be decoded."""
+    faults: dict[Path, str] = {}
+    for found in run_chunks(_faults_of, chunked(paths), workers, "verifying images"):
+        faults.update(found)
+    return faults
+
+
+def _faults_of(paths: Sequence[Path]) -> dict[Path, str]:
+    faults = {}
+    for path in paths:
+        try:
+            decode(path)
+        except ImageError as error:
+            faults[path] = str(error)
+    return faults

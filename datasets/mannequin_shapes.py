@@ -1,0 +1,201 @@
+"""What figures are made of: rounded limbs and shells with shading and patterns, drawn as flat polygons.
+
+A surface is addressed by (u, t): u from -1 (left edge in the image) to 1 (right edge), t from 0 (top) to 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Protocol
+
+from PIL import ImageDraw
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+DARK = (14, 16, 30)
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """A colour between two: share 0 is the first, 1 the second."""
+    return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+
+
+def darker(colour: Colour, share: float) -> Colour:
+    """The colour in shadow."""
+    return mix(colour, DARK, share)
+
+
+def lighter(colour: Colour, share: float) -> Colour:
+    """The colour in light."""
+    return mix(colour, (255, 252, 240), share)
+
+
+class Surface(Protocol):
+    """Anything that has a place for every (u, t)."""
+
+    breaks: Sequence[float]
+    """the t at which its edges bend"""
+
+    def at(self, u: float, t: float) -> Point:
+        """The place in the image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limb:
+    """A tapered capsule between two points."""
+
+    start: Point
+    end: Point
+    r0: float
+    r1: float
+    breaks: tuple[float, ...] = (0.0, 1.0)
+
+    @cached_property
+    def _axes(self) -> tuple[float, float, float, float]:
+        """The way along the limb, and the unit normal that points right."""
+        dx, dy = self.end[0] - self.start[0], self.end[1] - self.start[1]
+        length = math.hypot(dx, dy) or 1e-6
+        nx, ny = dy / length, -dx / length
+        return (dx, dy, -nx, -ny) if nx < 0 or (nx == 0 and ny < 0) else (dx, dy, nx, ny)
+
+    def at(self, u: float, t: float) -> Point:
+        """The place of (u, t); u runs across the limb, leftmost first."""
+        dx, dy, nx, ny = self._axes
+        r = (self.r0 + (self.r1 - self.r0) * t) * u
+        return self.start[0] + dx * t + nx * r, self.start[1] + dy * t + ny * r
+
+    def part(self, t0: float, t1: float, grow: float = 1.0) -> "Limb":
+        """A piece of the limb, perhaps thicker: a sleeve, a trouser leg."""
+        (x0, y0), (x1, y1) = self.start, self.end
+        ends = [(x0 + (x1 - x0) * t, y0 + (y1 - y0) * t) for t in (t0, t1)]
+        radii = [(self.r0 + (self.r1 - self.r0) * t) * grow for t in (t0, t1)]
+        return Limb(*ends, *radii)
+
+
+class Shell:
+    """An upright body of ellipses, such as a torso or a skirt: (y, centre x, half width) from top to bottom."""
+
+    def __init__(self, rings: Sequence[tuple[float, float, float]]) -> None:
+        self.rings = rings
+        top, height = rings[0][0], rings[-1][0] - rings[0][0]
+        self.breaks = [(y - top) / height for y, _, _ in rings]
+
+    def at(self, u: float, t: float) -> Point:
+        """The place of (u, t)."""
+        breaks = self.breaks
+        i = 0
+        while i < len(breaks) - 2 and t > breaks[i + 1]:
+            i += 1
+        share = (t - breaks[i]) / (breaks[i + 1] - breaks[i])
+        (y0, x0, half0), (y1, x1, half1) = self.rings[i], self.rings[i + 1]
+        return x0 + (x1 - x0) * share + u * (half0 + (half1 - half0) * share), y0 + (y1 - y0) * share
+
+
+class Brush:
+    """Draws on one picture; ``lit`` is the side the light comes from, -1 left or 1 right."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, lit: int, depth: float) -> None:
+        self.draw = draw
+        self.lit = lit
+        self.depth = depth
+
+    def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
+        """A filled polygon."""
+        self.draw.polygon(points, fill=(*colour, alpha))
+
+    def disc(self, centre: Point, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
+        """A filled ellipse."""
+        x, y = centre
+        self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=(*colour, alpha))
+
+    def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
+        """A line with round joints."""
+        self.draw.line(points, fill=(*colour, alpha), width=max(1, round(width)), joint="curve")
+
+    def strip(
+        self, surface: Surface, across: tuple[float, float], down: tuple[float, float], colour: Colour, alpha: int = 255
+    ) -> None:
+        """A part of a surface."""
+        (u0, u1), (t0, t1) = across, down
+        steps = [t0, *(t for t in surface.breaks if t0 < t < t1), t1]
+        points = [surface.at(u0, t) for t in steps] + [surface.at(u1, t) for t in reversed(steps)]
+        self.draw.polygon(points, fill=(*colour, alpha))
+
+    def shade(self, surface: Surface, down: tuple[float, float] = (0.0, 1.0)) -> None:
+        """Light on one side of a surface and shadow on the other."""
+        for start, alpha in ((-0.1, 22), (0.3, 34), (0.66, 46)):
+            near, far = sorted((-self.lit * start, -self.lit * 1.0))
+            self.strip(surface, (near, far), down, DARK, round(alpha * self.depth))
+        near, far = sorted((self.lit * 0.45, self.lit * 0.85))
+        self.strip(surface, (near, far), down, (255, 250, 235), round(26 * self.depth))
+
+    def limb(
+        self, limb: Limb, colour: Colour, pattern: tuple[str, Colour] = ("plain", (0, 0, 0)), *, blunt: bool = False
+    ) -> None:
+        """A limb with its pattern and its shading; with round ends, or cut straight (blunt) at the lower one."""
+        self.disc(limb.start, limb.r0, limb.r0, colour)
+        if not blunt:
+            self.disc(limb.end, limb.r1, limb.r1, colour)
+        self.strip(limb, (-1, 1), (0, 1), colour)
+        self.pattern(limb, *pattern, size=2.4 * limb.r0)
+        self.shade(limb)
+
+    def shell(self, shell: Shell, colour: Colour) -> None:
+        """A shell of one colour; pattern and shading come on top."""
+        self.strip(shell, (-1, 1), (0, 1), colour)
+
+    def pattern(
+        self, surface: Surface, kind: str, colour: Colour, size: float, across: tuple[float, float] = (-1, 1)
+    ) -> None:
+        """Stripes, checks or dots; ``size`` is the width of the surface in pixels, which sets their number."""
+        (x0, y0), (x1, y1) = surface.at(0, 0), surface.at(0, 1)
+        rows = max(1, round(math.hypot(x1 - x0, y1 - y0) / max(size, 1) * 5.5))
+        if kind in ("striped", "checked"):
+            alpha = 255 if kind == "striped" else 150
+            for row in range(rows):
+                self.strip(surface, across, ((row + 0.3) / rows, (row + 0.75) / rows), colour, alpha)
+        if kind == "checked":
+            columns = 5 if across == (-1, 1) else 3
+            width = (across[1] - across[0]) / columns
+            for column in range(columns):
+                left = across[0] + width * (column + 0.3)
+                self.strip(surface, (left, left + width * 0.45), (0, 1), colour, 130)
+        if kind == "dotted":
+            radius = max(1.0, size * 0.05)
+            for row in range(rows):
+                for u in (-0.72, -0.24, 0.24, 0.72) if row % 2 else (-0.48, 0.0, 0.48):
+                    if across[0] < u < across[1]:
+                        self.disc(surface.at(u, (row + 0.5) / rows), radius, radius, colour)
+
+
+@lru_cache
+def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
+    shares = [step / steps for step in range(steps)]
+    return [
+        ((-s + 2 * s**2 - s**3) / 2, (2 - 5 * s**2 + 3 * s**3) / 2, (s + 4 * s**2 - 3 * s**3) / 2, (s**3 - s**2) / 2)
+        for s in shares
+    ]
+
+
+def spline(points: Sequence[Point], steps: int = 4) -> list[Point]:
+    """A closed smooth outline through points (Catmull-Rom), for hair and hats."""
+    result = []
+    for i in range(len(points)):
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = (
+            points[i - 1],
+            points[i],
+            points[i + 1 - len(points)],
+            points[i + 2 - len(points)],
+        )
+        for a, b, c, d in _spline_weights(steps):
+            result.append((a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy))
+    return result
+
+
+def chain(points: Sequence[Point], radii: Sequence[float]) -> list[Limb]:
+    """Limbs from joint to joint."""
+    pairs = zip(pairwise(points), pairwise(radii), strict=True)
+    return [Limb(p, q, r, s) for (p, q), (r, s) in pairs]

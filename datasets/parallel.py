@@ -1,0 +1,65 @@
+"""Work on many files in several processes, with a progress bar."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def chunked(items: Sequence[Item], size: int = 32) -> list[Sequence[Item]]:
+    """The items in pieces of ``size``: large enough that passing them to a process costs nothing."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def run_chunks(
+    function: Callable[[Sequence[Item]], Result], chunks: Sequence[Sequence[Item]], workers: int, description: str
+) -> Iterator[Result]:
+    """Apply ``function`` to every chunk, in any order, in ``workers`` processes (0 or 1: in this one).
+
+    The progress bar counts items and keeps quiet where stderr is not a terminal.
+
+    Raises:
+        RuntimeError: a process died, by lack of memory for instance.
+        Exception: whatever ``function`` raises.
+    """
+    workers = min(workers, len(chunks))
+    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=None) as bar:
+        if workers <= 1:
+            for chunk in chunks:
+                yield function(chunk)
+                bar.update(len(chunk))
+            return
+        # Forked processes need no second import of the main program, and touch neither torch nor a GPU.
+        context = multiprocessing.get_context("fork")
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
+        try:
+            futures = {pool.submit(function, chunk): len(chunk) for chunk in chunks}
+            for future in as_completed(futures):
+                yield future.result()
+                bar.update(futures[future])
+        except BrokenProcessPool:
+            raise RuntimeError(f"{description}: a worker process died, perhaps for lack of memory") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, its workers would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,42 @@
+"""What a data set is made of once it has been read: images with an identity and captions, in three splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+class ImageRecord(NamedTuple):
+    """One photo and the sentences that describe it."""
+
+    pid: int
+    """identity; in train 0..n-1 without a gap, elsewhere as the annotation file has it"""
+    image_id: int
+    """position of the image in its split"""
+    path: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with its three splits; ``val`` is empty where the publishers made none."""
+
+    name: str
+    train: tuple[ImageRecord, ...]
+    val: tuple[ImageRecord, ...]
+    test: tuple[ImageRecord, ...]
+
+    def split(self, name: str) -> tuple[ImageRecord, ...]:
+        """The records of ``train``, ``val`` or ``test``."""
+        if name not in ("train", "val", "test"):
+            raise ValueError(f"split {name!r}: choose train, val or test")
+        return getattr(self, name)
+
+    @property
+    def num_train_ids(self) -> int:
+        """How many identities the training split has."""
+        return len({record.pid for record in self.train})
+
+
+def counts(records: tuple[ImageRecord, ...]) -> tuple[int, int, int]:
+    """(identities, images, captions) of a split."""
+    return len({r.pid for r in records}), len(records), sum(len(r.captions) for r in records)

@@ -1,0 +1,144 @@
+"""In which order training samples come.
+
+The order is a function of (seed, epoch) alone. A batch is a list of (epoch, index): with the epoch beside the index, a
+worker can make each sample's random choices a function of them, and owes nothing to what it did before.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class _BatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of one epoch after another; the two samplers below say which."""
+
+    def __init__(self, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"--batch_size {batch_size}: at least 1")
+        if batch_size % world_size:
+            raise ValueError(f"--batch_size {batch_size} is not a multiple of the {world_size} processes that share it")
+        self.batch_size, self.seed = batch_size, seed
+        self._rank, self._world_size = rank, world_size
+        self._epoch, self._skip = 1, 0
+        self._known: tuple[int, list[np.ndarray]] | None = None
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The sample numbers of every batch of an epoch, over all processes."""
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch that is iterated next, without its first ``skip`` batches."""
+        self._epoch, self._skip = epoch, skip
+
+    def num_batches(self, epoch: int) -> int:
+        """Batches in the whole of an epoch, whatever is skipped."""
+        return len(self._order(epoch))
+
+    def __len__(self) -> int:
+        return max(0, self.num_batches(self._epoch) - self._skip)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self._epoch
+        for batch in self._order(epoch)[self._skip :]:
+            start = len(batch) * self._rank // self._world_size
+            stop = len(batch) * (self._rank + 1) // self._world_size
+            yield [(epoch, index) for index in batch[start:stop].tolist()]
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        if self._known is None or self._known[0] != epoch:
+            self._known = epoch, self.order(epoch)
+        return self._known[1]
+
+    def _rng(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+
+
+class RandomSampler(_BatchSampler):
+    """Every sample once per epoch, in random order.
+
+    The last batch is smaller where the numbers do not divide, down to a single sample, unless ``drop_last``. Process
+    ``rank`` of ``world_size`` takes its contiguous part of every batch; of a last batch with fewer samples than
+    processes, some take an empty part.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Raises ValueError where there is no sample, or no full batch with ``drop_last``."""
+        super().__init__(batch_size, seed, rank, world_size)
+        if num_samples < (batch_size if drop_last else 1):
+            raise ValueError(f"--batch_size {batch_size}: {num_samples} training samples do not make a batch")
+        self._num_samples, self._drop_last = num_samples, drop_last
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """See the base class."""
+        samples = self._rng(epoch).permutation(self._num_samples)
+        stop = self._num_samples - (self._num_samples % self.batch_size if self._drop_last else 0)
+        return [samples[start : start + self.batch_size] for start in range(0, stop, self.batch_size)]
+
+
+class IdentitySampler(_BatchSampler):
+    """Batches of P identities with K samples each, P = ``batch_size`` / K.
+
+    The field's rule: in each epoch the samples of an identity are shuffled and cut into groups of K, what remains
+    being left out; an identity with fewer than K gives one group, drawn with replacement. A batch takes the next group
+    of each of P identities, chosen at random among those that have groups left; the epoch ends when fewer than P
+    have. Its length therefore varies a little from epoch to epoch. All batches are full.
+    """
+
+    def __init__(
+        self,
+        pids: Sequence[int],
+        batch_size: int,
+        num_instance: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """``pids``: the identity of each sample. Raises ValueError where P x K batches cannot be made."""
+        super().__init__(batch_size, seed, rank, world_size)
+        if num_instance < 1 or batch_size % num_instance:
+            raise ValueError(
+                f"--batch_size {batch_size} is not a multiple of --num_instance {num_instance}; "
+                "a batch is P identities x num_instance samples"
+            )
+        self._num_instance = num_instance
+        ids, identity = np.unique(np.asarray(pids, np.int64), return_inverse=True)
+        if len(ids) < batch_size // num_instance:
+            raise ValueError(
+                f"--batch_size {batch_size} with --num_instance {num_instance} takes {batch_size // num_instance} "
+                f"identities per batch, but there are only {len(ids)}; use a smaller batch or more samples of each"
+            )
+        by_identity = np.argsort(identity, kind="stable")
+        self._samples = np.split(by_identity, np.cumsum(np.bincount(identity))[:-1])
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """See the base class."""
+        rng = self._rng(epoch)
+        groups = [self._groups(rng, samples) for samples in self._samples]
+        available = list(range(len(groups)))
+        batches = []
+        while len(available) * self._num_instance >= self.batch_size:
+            chosen = rng.choice(len(available), self.batch_size // self._num_instance, replace=False)
+            batches.append(np.concatenate([groups[available[slot]].pop() for slot in chosen]))
+            for slot in sorted(chosen.tolist(), reverse=True):
+                if not groups[available[slot]]:
+                    available[slot] = available[-1]
+                    available.pop()
+        return batches
+
+    def _groups(self, rng: np.random.Generator, samples: np.ndarray) -> list[np.ndarray]:
+        size = self._num_instance
+        if len(samples) < size:
+            return [rng.choice(samples, size)]
+        shuffled = rng.permutation(samples)
+        return [shuffled[start : start + size] for start in range(0, len(samples) - size + 1, size)]

@@ -1,0 +1,200 @@
+"""The whole model: towers, shared parts and loss heads, put together from typed options."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.clip import CLIP, Encoded
+from model.cross import CrossFormer
+from model.losses import HEADS
+from model.losses.base import LossHead, Sizes
+from model.views import Views
+from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
+from utils.options import opt
+
+PARTS: dict[str, type[nn.Module]] = {"cross_former": CrossFormer}
+"""modules that several heads share; built when a head asks for one by name"""
+
+GetOptions = Callable[[type], Any]
+"""from an options dataclass to its instance"""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Which losses make up the objective."""
+
+    loss_names: str = opt("sdm+id+mlm", f"losses to sum, joined by '+', in any order: {', '.join(HEADS)}")
+
+    def __post_init__(self) -> None:
+        head_names(self.loss_names)
+
+
+def head_names(loss_names: str) -> tuple[str, ...]:
+    """``a+b+c`` to names, each known and given once.
+
+    Raises:
+        ValueError: names the unknown or repeated loss and the choices.
+    """
+    names = tuple(name.strip() for name in loss_names.split("+"))
+    for name in names:
+        if name not in HEADS:
+            raise ValueError(f"--loss_names {loss_names}: no loss is called {name!r}; choose from {', '.join(HEADS)}")
+        if names.count(name) > 1:
+            raise ValueError(f"--loss_names {loss_names}: {name} is there twice")
+    return names
+
+
+def option_groups() -> dict[str, list[type]]:
+    """Titles and option dataclasses of everything in the model, for the parser."""
+    heads = [head.Options for head in HEADS.values()]
+    parts = [part.Options for part in PARTS.values()]
+    return {"model": [BackboneOptions, *parts], "losses": [LossOptions, *dict.fromkeys(heads)]}
+
+
+def needed_fields(loss_names: str) -> tuple[str, ...]:
+    """The batch fields that these losses read, each once."""
+    return tuple(dict.fromkeys(field for name in head_names(loss_names) for field in HEADS[name].needs))
+
+
+def padded_fields(loss_names: str) -> tuple[str, ...]:
+    """The text fields whose padding some loss looks at; the others may be cut to their longest caption."""
+    return tuple(dict.fromkeys(field for name in head_names(loss_names) for field in HEADS[name].padded))
+
+
+class Step(NamedTuple):
+    """What the model returns for a training batch."""
+
+    loss: Tensor
+    """scalar to differentiate"""
+    report: dict[str, Tensor]
+    """detached scalars for the log: each weighted loss as NAME_loss, and the heads' metrics"""
+
+
+class Retriever(nn.Module):
+    """A dual encoder with its loss heads."""
+
+    def __init__(self, clip: CLIP, parts: Mapping[str, nn.Module], heads: Mapping[str, LossHead]) -> None:
+        super().__init__()
+        self.clip = clip
+        self.parts = nn.ModuleDict(parts)
+        self.heads = nn.ModuleDict(heads)
+
+    def encode_image(self, images_BCHW: Tensor) -> Encoded:
+        """Normalised pixels to tokens and pooled features."""
+        return self.clip.visual(images_BCHW)
+
+    def encode_text(self, ids_BL: Tensor) -> Encoded:
+        """Token ids to tokens and pooled features."""
+        return self.clip.text(ids_BL)
+
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        epoch: int = 1,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> tuple[Step, Views]:
+        """The objective of one batch.
+
+        Args:
+            batch: the fields that :func:`needed_fields` lists.
+            epoch: 1 in the first epoch.
+            precision: context in which network layers run; losses run outside it, in float32.
+        """
+        views = Views(batch, self.encode_image, self.encode_text, self.parts, precision, epoch)
+        total = torch.zeros((), device=views["pids"].device)
+        report: dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            term = head(views)
+            weighted = head.weight * term.loss
+            total = total + weighted
+            report[f"{name}_loss"] = weighted.detach()
+            report.update(term.metrics)
+        return Step(total, {"loss": total.detach(), **report}), views
+
+    def after_backward(self, views: Views) -> None:
+        """Let the heads update their memories."""
+        for head in self.heads.values():
+            head.after_backward(views)
+
+    def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
+        """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
+        claims: dict[str, str] = {}
+        for prefix, module in self.named_modules():
+            for below, role in getattr(module, "roles", {}).items():
+                claims[".".join(filter(None, (prefix, below)))] = role
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                owners = [prefix for prefix in claims if not prefix or name.startswith(prefix + ".")]
+                yield name, parameter, claims[max(owners, key=len)] if owners else "plain"
+
+
+class TrainCounts(NamedTuple):
+    """How much there is to train on; sizes of classifiers and memories."""
+
+    ids: int
+    pairs: int
+    images: int
+
+
+def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCounts) -> Retriever:
+    """Add heads, and the parts they share, to the towers.
+
+    Args:
+        clip: the towers.
+        loss_names: as in ``--loss_names``.
+        get: gives the instance of an options dataclass.
+        train: size of the training split.
+    """
+    sizes = Sizes(clip.sizes.embed_dim, clip.sizes.vocab_size, train.ids, train.pairs, train.images)
+    names = head_names(loss_names)
+    wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
+    parts = {name: PARTS[name](get(PARTS[name].Options), sizes.embed_dim) for name in wanted}
+    heads = {name: HEADS[name](get(HEADS[name].Options), sizes) for name in names}
+    for head in heads.values():
+        head.start_from(parts)
+    return Retriever(clip, parts, heads)
+
+
+def restore_encoder(state: Mapping[str, Tensor], backbone: BackboneOptions, source: str) -> tuple[Retriever, list[str]]:
+    """The part of a checkpoint that encodes, for testing; needs no CLIP archive.
+
+    Args:
+        state: weights under our names.
+        backbone: image size and stride of the run.
+        source: what to call the checkpoint in an error.
+
+    Returns:
+        the model without heads, and the keys that testing does not use.
+
+    Raises:
+        ValueError: weights of the towers are missing or do not fit.
+    """
+    try:
+        sizes = at_resolution(sizes_of(state, "clip."), backbone)
+    except KeyError as error:
+        raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
+    model = Retriever(CLIP(sizes), {}, {})
+    encoder = {key: value for key, value in state.items() if key.startswith("clip.")}
+    load_strict(model, encoder, source)
+    return model, [key for key in state if key not in encoder]
+
+
+def check_text(clip: CLIP, text_length: int) -> None:
+    """Refuse captions that are longer than the text tower, or another vocabulary than the tokenizer's.
+
+    Raises:
+        ValueError: names the flag and the limit.
+    """
+    if text_length > clip.sizes.context_length:
+        raise ValueError(f"--text_length {text_length}: the text tower takes at most {clip.sizes.context_length}")
+
+
+def parameter_summary(model: nn.Module) -> str:
+    """Trained and total parameter counts, in words."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters trained"

@@ -1,0 +1,206 @@
+"""CLIP's two towers (Radford et al., ICML 2021), returning every token in the joint space and not only the pooled one.
+
+Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C head width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Encoded(NamedTuple):
+    """What a tower returns."""
+
+    tokens: Tensor
+    """(B, L, D) every token in the joint space"""
+    pooled: Tensor
+    """(B, D) the feature used for retrieval, not normalised"""
+    balance: Tensor
+    """scalar, load-balance penalty of mixture-of-experts blocks; 0 without experts"""
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """Everything that shapes the towers; read off a state dict by :func:`model.weights.sizes_of`."""
+
+    embed_dim: int
+    image_size: tuple[int, int]
+    """(height, width) in pixels"""
+    patch_size: int
+    stride: int
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    vocab_size: int
+    context_length: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; patches overlap when the stride is smaller than the patch."""
+        return tuple((side - self.patch_size) // self.stride + 1 for side in self.image_size)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation that OpenAI trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise, any shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries from one sequence, keys and values from the same or another one."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        assert width % heads == 0, f"width {width} is not divisible by {heads} heads"
+        self.heads = heads
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
+        """Self-attention over the second dimension: (B, L, W) to (B, L, W)."""
+        q, k, v = (self._split(part) for part in self.in_proj(x_BLW).chunk(3, dim=-1))
+        return self._attend(q, k, v, causal)
+
+    def cross(self, query_BLW: Tensor, other_BMW: Tensor) -> Tensor:
+        """Attention of one sequence over another: (B, L, W), (B, M, W) to (B, L, W)."""
+        width = query_BLW.shape[-1]
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        q = F.linear(query_BLW, weight[:width], bias[:width])
+        k, v = F.linear(other_BMW, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return self._attend(self._split(q), self._split(k), self._split(v), causal=False)
+
+    def _split(self, x_BLW: Tensor) -> Tensor:
+        return x_BLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _attend(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
+        out_BHLC = F.scaled_dot_product_attention(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
+        return self.out_proj(out_BHLC.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """The two-layer perceptron of a CLIP block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) to (..., W)."""
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
+        """(B, L, W) to (B, L, W)."""
+        x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
+        return x_BLW + self.mlp(self.ln_2(x_BLW))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(self, width: int, layers: int, heads: int, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+
+    def forward(self, x_BLW: Tensor) -> Tensor:
+        """(B, L, W) to (B, L, W)."""
+        for block in self.resblocks:
+            x_BLW = block(x_BLW, self.causal)
+        return x_BLW
+
+    def init(self, depth_scale: int) -> None:
+        """CLIP's initialisation: residual outputs shrink with the depth of the network."""
+        width = self.resblocks[0].ln_1.normalized_shape[0] if len(self.resblocks) else 1
+        out_std = width**-0.5 * (2 * depth_scale) ** -0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj.weight, std=width**-0.5)
+            nn.init.zeros_(block.attn.in_proj.bias)
+            nn.init.normal_(block.attn.out_proj.weight, std=out_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=out_std)
+
+
+def heads_of(width: int) -> int:
+    """CLIP's rule: 64 channels per attention head."""
+    return max(width // 64, 1)
+
+
+class ImageTower(nn.Module):
+    """Vision transformer over a non-square grid of (possibly overlapping) patches."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.image_size = sizes.image_size
+        width, (rows, columns) = sizes.vision_width, sizes.grid
+        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, sizes.stride, bias=False)
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(rows * columns + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, sizes.vision_layers, heads_of(width))
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+
+    def forward(self, images_BCHW: Tensor) -> Encoded:
+        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0."""
+        x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        cls_B1W = self.class_embedding.to(x_BLW.dtype).expand(x_BLW.shape[0], 1, -1)
+        x_BLW = torch.cat([cls_B1W, x_BLW], dim=1) + self.positional_embedding
+        x_BLW = self.transformer(self.ln_pre(x_BLW))
+        tokens_BLD = self.ln_post(x_BLW) @ self.proj
+        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
+
+
+class TextTower(nn.Module):
+    """Causal transformer over BPE tokens."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width = sizes.text_width
+        self.token_embedding = nn.Embedding(sizes.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(sizes.context_length, width))
+        self.transformer = Transformer(width, sizes.text_layers, heads_of(width), causal=True)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+
+    def forward(self, ids_BL: Tensor) -> Encoded:
+        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token (largest id) is pooled."""
+        x_BLW = self.token_embedding(ids_BL) + self.positional_embedding[: ids_BL.shape[1]]
+        x_BLW = self.transformer(x_BLW)
+        tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
+        end_B = ids_BL.argmax(dim=-1)
+        pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
+        return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()))
+
+
+class CLIP(nn.Module):
+    """Both towers with CLIP's random initialisation; :mod:`model.weights` fills in trained weights."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.visual = ImageTower(sizes)
+        self.text = TextTower(sizes)
+        self.visual.transformer.init(sizes.vision_layers)
+        self.text.transformer.init(sizes.text_layers)

@@ -1,0 +1,16 @@
+"""Every loss by the name that ``--loss_names`` uses."""
+
+from model.losses.base import LossHead
+from model.losses.cmpm import CMPM
+from model.losses.identity import ID
+from model.losses.itc import ITC
+from model.losses.mlm import MLM
+from model.losses.sdm import SDM
+
+HEADS: dict[str, type[LossHead]] = {
+    "itc": ITC,
+    "sdm": SDM,
+    "cmpm": CMPM,
+    "id": ID,
+    "mlm": MLM,
+}

@@ -1,0 +1,50 @@
+"""Identity classification."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.losses.base import LossHead, LossTerm, Sizes
+from model.views import Views
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class IDOptions:
+    """Flags of the id loss."""
+
+    id_loss_weight: float = opt(1.0, "weight of the id loss")
+
+
+def accuracy(logits_BN: Tensor, target_B: Tensor) -> Tensor:
+    """Share of rows whose largest logit is the target."""
+    return (logits_BN.detach().argmax(dim=1) == target_B).float().mean()
+
+
+class ID(LossHead):
+    """One classifier over the training identities for both modalities (Zheng et al., TOMM 2020, instance loss)."""
+
+    Options = IDOptions
+    needs = ("images", "caption_ids", "pids")
+    roles = {"classifier": "head"}
+
+    def __init__(self, options: IDOptions, sizes: Sizes) -> None:
+        super().__init__(options, sizes)
+        self.classifier = nn.Linear(sizes.embed_dim, sizes.num_ids)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.zeros_(self.classifier.bias)
+
+    @property
+    def weight(self) -> float:
+        """``--id_loss_weight``."""
+        return self.options.id_loss_weight
+
+    def forward(self, views: Views) -> LossTerm:
+        """Mean cross-entropy of images and texts, in nats, with both accuracies."""
+        logits_2BN = self.classifier(torch.cat([views.image().pooled, views.text().pooled]))
+        image_BN, text_BN = logits_2BN.chunk(2)
+        loss = (F.cross_entropy(image_BN, views.pids) + F.cross_entropy(text_BN, views.pids)) / 2
+        metrics = {"img_acc": accuracy(image_BN, views.pids), "txt_acc": accuracy(text_BN, views.pids)}
+        return LossTerm(loss, metrics)

@@ -1,0 +1,65 @@
+"""Masked language modelling through the cross former: IRRA's implicit relation reasoning.
+
+Shape letters: B batch, L text positions, D embedding, M masked positions of the whole batch, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import nn
+
+from model.clip import QuickGELU
+from model.losses.base import LossHead, LossTerm, Sizes
+from model.losses.identity import accuracy
+from model.views import Views
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class MLMOptions:
+    """Flags of the mlm loss."""
+
+    mlm_loss_weight: float = opt(1.0, "weight of the mlm loss")
+
+
+class MLM(LossHead):
+    """Predict masked words from the image and the rest of the sentence (Jiang & Ye, CVPR 2023, eq. 8).
+
+    The head runs on masked positions only; the loss does not look at the others.
+    """
+
+    Options = MLMOptions
+    needs = ("images", "mlm_ids", "mlm_labels", "mlm_positions")
+    padded = ("mlm_ids",)
+    parts = ("cross_former",)
+    roles = {"": "head"}
+
+    def __init__(self, options: MLMOptions, sizes: Sizes) -> None:
+        super().__init__(options, sizes)
+        width = sizes.embed_dim
+        self.dense = nn.Linear(width, width)
+        self.gelu = QuickGELU()
+        self.ln = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, sizes.vocab_size)
+        nn.init.normal_(self.dense.weight, std=(2 * width) ** -0.5)
+
+    def start_from(self, parts: Mapping[str, nn.Module]) -> None:
+        """Initialise what depends on the depth of the cross former."""
+        nn.init.normal_(self.fc.weight, std=parts["cross_former"].residual_std)
+
+    @property
+    def weight(self) -> float:
+        """``--mlm_loss_weight``."""
+        return self.options.mlm_loss_weight
+
+    def forward(self, views: Views) -> LossTerm:
+        """Mean cross-entropy over masked positions, in nats, with the share of words guessed right."""
+        positions_M = views["mlm_positions"]
+        target_M = views["mlm_labels"].flatten()[positions_M]
+        with views.precision():
+            tokens_BLD = views.parts["cross_former"](views.text("mlm_ids").tokens, views.image().tokens)
+            hidden_MD = tokens_BLD.flatten(0, 1)[positions_M]
+            logits_MV = self.fc(self.ln(self.gelu(self.dense(hidden_MD))))
+        loss = F.cross_entropy(logits_MV.float(), target_M)
+        return LossTerm(loss, {"mlm_acc": accuracy(logits_MV, target_M)})

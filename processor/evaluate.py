@@ -1,0 +1,83 @@
+"""From a model and a split to the field's table: encode every image and caption once, then rank.
+
+Shape letters: Q queries (captions), G gallery images, D embedding.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.distributed import Precision
+from utils.metrics import retrieval_metrics
+
+
+class DualEncoder(Protocol):
+    """What the evaluator needs of a model."""
+
+    def encode_image(self, images_BCHW: Tensor) -> NamedTuple:
+        """Pixels to an object with ``pooled`` (B, D)."""
+
+    def encode_text(self, ids_BL: Tensor) -> NamedTuple:
+        """Token ids to an object with ``pooled`` (B, D)."""
+
+
+class EvalSplit(NamedTuple):
+    """A split ready to be encoded."""
+
+    name: str
+    image_batches: Iterable[Tensor]
+    """uint8 pixels (B, 3, height, width), gallery order"""
+    text_batches: Iterable[tuple[Tensor, Tensor]]
+    """positions (B,) among the queries, token ids (B, L)"""
+    query_pids: Tensor
+    gallery_pids: Tensor
+    prepare: Callable[[Tensor], Tensor]
+    """uint8 pixels to what the image tower takes"""
+
+
+class Features(NamedTuple):
+    """A split after encoding, on the device."""
+
+    text_QD: Tensor
+    image_GD: Tensor
+
+
+@torch.inference_mode()
+def encode_split(model: torch.nn.Module, split: EvalSplit, precision: Precision) -> Features:
+    """Features of all captions and images of a split, float32, not normalised."""
+    was_training = model.training
+    model.eval()
+    device = precision.device
+    images, texts, places = [], [], []
+    for pixels in tqdm(split.image_batches, desc=f"{split.name} images", leave=False, disable=None):
+        with precision():
+            images.append(model.encode_image(split.prepare(pixels.to(device, non_blocking=True))).pooled.float())
+    for place, ids in tqdm(split.text_batches, desc=f"{split.name} captions", leave=False, disable=None):
+        with precision():
+            texts.append(model.encode_text(ids.to(device, non_blocking=True)).pooled.float())
+        places.append(place)
+    model.train(was_training)
+    text_QD = torch.cat(texts)
+    order_Q = torch.cat(places).to(device)
+    return Features(torch.empty_like(text_QD).index_copy_(0, order_Q, text_QD), torch.cat(images))
+
+
+def evaluate(
+    model: torch.nn.Module, split: EvalSplit, precision: Precision, i2t: bool = False, allow_unmatched: bool = False
+) -> dict[str, dict[str, float]]:
+    """Tables rows: ``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request."""
+    features = encode_split(model, split, precision)
+    query_pids, gallery_pids = split.query_pids.to(precision.device), split.gallery_pids.to(precision.device)
+    rows = {
+        "t2i": retrieval_metrics(
+            features.text_QD, features.image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched
+        )
+    }
+    if i2t:
+        rows["i2t"] = retrieval_metrics(
+            features.image_GD, features.text_QD, gallery_pids, query_pids, allow_unmatched=allow_unmatched
+        )
+    return rows

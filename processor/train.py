@@ -1,0 +1,280 @@
+"""The training loop: steps, log, validation, checkpoints, interruption."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utils.checkpoint import random_states, restore_random_states, write_checkpoint
+from utils.distributed import Precision
+from utils.logger import metrics_table
+from utils.options import opt
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("descry")
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Flags of the training loop."""
+
+    eval_period: int = opt(1, "epochs between evaluations (the last epoch is always evaluated)")
+    log_period: int = opt(100, "steps between log lines")
+    save_every: int = opt(0, "steps between checkpoints within an epoch; 0: only after each epoch")
+
+    def __post_init__(self) -> None:
+        for name, least in (("eval_period", 1), ("log_period", 1), ("save_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected at least {least}")
+
+
+class Loader(Protocol):
+    """Training batches by epoch."""
+
+    def steps(self, epoch: int) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterable[dict[str, Tensor]]:
+        """The batches of an epoch, from the one after ``skip`` on."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything a resumed run needs beside weights and optimiser."""
+
+    epoch: int = 1
+    """the epoch that is running, or that comes next"""
+    step: int = 0
+    """steps done in it"""
+    best: dict[str, float] = field(default_factory=dict)
+    """metrics of best.pth, with its epoch"""
+    sums: dict[str, float] = field(default_factory=dict)
+    """of this epoch's logged scalars"""
+
+
+class NotFinite(RuntimeError):  # noqa: N818
+    """A loss or weight became NaN or infinite."""
+
+
+class Stopped(SystemExit):  # noqa: N818
+    """Training was asked to stop by a signal and has saved its state; the code is 128 + the signal."""
+
+
+class _Signals:
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once."""
+
+    def __init__(self) -> None:
+        self.wanted: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = number
+        signal.signal(number, self._old[number])
+        log.warning("%s: saving after this step; once more to stop at once", signal.Signals(number).name)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+
+class Trainer:
+    """Trains a model over a loader into a run directory."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: Loader,
+        *,
+        options: LoopOptions,
+        num_epoch: int,
+        set_epoch: Callable[[int], None],
+        prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        evaluate: Callable[[], dict[str, dict[str, float]]],
+        precision: Precision,
+        run_dir: Path,
+    ) -> None:
+        """
+        Args:
+            model: called as ``model(batch, epoch, precision)``, gives (step, views).
+            optimizer: over the model's parameters.
+            loader: training batches.
+            options: periods of logging, validation and saving.
+            num_epoch: epochs to train.
+            set_epoch: sets learning rates for an epoch.
+            prepare: moves a batch to the device and applies augmentation there.
+            evaluate: gives the table rows of the validation split.
+            precision: arithmetic of network layers.
+            run_dir: existing folder for checkpoints and TensorBoard events.
+        """
+        self.model, self.optimizer, self.loader = model, optimizer, loader
+        self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
+        self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
+        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
+        self.progress = Progress()
+        self._pending: list[dict[str, Tensor]] = []
+        self._flush_every = 1 if precision.device.type == "cpu" else 20
+
+    def resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Continue from the content of a last.pth.
+
+        Raises:
+            ValueError: the checkpoint lacks what a resumed run needs.
+        """
+        missing = [key for key in ("model", "optimizer", "scaler", "progress", "random") if key not in checkpoint]
+        if missing:
+            raise ValueError(f"--resume_ckpt_file: lacks {', '.join(missing)}; only a last.pth can be resumed")
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.progress = Progress(**checkpoint["progress"])
+        restore_random_states(checkpoint["random"])
+
+    def run(self) -> dict[str, float]:
+        """Train to the last epoch and return the metrics of best.pth.
+
+        Raises:
+            NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
+            Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
+        """
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
+
+        writer = SummaryWriter(self.run_dir)
+        with _Signals() as signals:
+            while self.progress.epoch <= self.num_epoch:
+                self._train_epoch(signals, writer)
+                self._finish_epoch(writer)
+                if signals.wanted is not None:
+                    raise Stopped(128 + signals.wanted)
+        writer.close()
+        return self.progress.best
+
+    def _train_epoch(self, signals: _Signals, writer: "SummaryWriter") -> None:
+        epoch = self.progress.epoch
+        self.model.train()
+        self.set_epoch(epoch)
+        started, first = time.perf_counter(), self.progress.step
+        batches = self.loader.epoch(epoch, skip=first)
+        with tqdm(
+            batches, desc=f"epoch {epoch}/{self.num_epoch}", total=self.loader.steps(epoch), initial=first, disable=None
+        ) as bar:
+            for batch in bar:
+                self._step(batch)
+                step = self.progress.step
+                if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
+                    self._log_step(writer, bar, (step - first) / (time.perf_counter() - started))
+                if signals.wanted is not None and step < self.loader.steps(epoch):
+                    self.save_last()
+                    log.info("stopped in epoch %d after step %d; last.pth is there to --resume", epoch, step)
+                    raise Stopped(128 + signals.wanted)
+                if self.options.save_every and step % self.options.save_every == 0:
+                    self.save_last()
+
+    def _step(self, batch: dict[str, Tensor]) -> None:
+        step, views = self.model(self.prepare(batch), self.progress.epoch, self.precision)
+        self.progress.step += 1
+        self._pending.append(step.report)
+        if len(self._pending) >= self._flush_every:
+            self._flush()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(step.loss).backward()
+        self.model.after_backward(views)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _flush(self) -> None:
+        """Bring the scalars of the last steps to the CPU, in one transfer, and look for NaN."""
+        if not self._pending:
+            return
+        names = list(self._pending[0])
+        rows = torch.stack([torch.stack([report[name].float() for name in names]) for report in self._pending]).tolist()
+        first_step = self.progress.step - len(rows) + 1
+        self._pending.clear()
+        for offset, row in enumerate(rows):
+            values = dict(zip(names, row, strict=True))
+            bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+            if bad:
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+                raise NotFinite(
+                    f"epoch {self.progress.epoch}, step {first_step + offset}: {', '.join(bad)} not finite ({shown}); "
+                    f"last.pth in {self.run_dir} holds the last good state. Try a lower --lr or --precision fp32"
+                )
+            for name, value in values.items():
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+
+    def _log_step(self, writer: "SummaryWriter", bar: tqdm, steps_per_s: float) -> None:
+        self._flush()
+        progress = self.progress
+        means = {name: total / progress.step for name, total in progress.sums.items()}
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        log.info(
+            "epoch %d step %d/%d: %s, lr %.3g, %.2f steps/s",
+            *(progress.epoch, progress.step, self.loader.steps(progress.epoch), shown, lr, steps_per_s),
+        )
+        bar.set_postfix(loss=f"{means['loss']:.4g}")
+        position = progress.epoch - 1 + progress.step / self.loader.steps(progress.epoch)
+        for name, value in {**means, "lr": lr}.items():
+            writer.add_scalar(f"train/{name}", value, round(1000 * position))
+
+    def _finish_epoch(self, writer: "SummaryWriter") -> None:
+        progress = self.progress
+        epoch = progress.epoch
+        self._check_weights()
+        improved = False
+        if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
+            rows = self.evaluate()
+            log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
+            for name, value in rows["t2i"].items():
+                writer.add_scalar(f"val/{name}", value, epoch)
+            improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
+            if improved:
+                progress.best = {**rows["t2i"], "epoch": epoch}
+        self.progress = Progress(epoch + 1, 0, progress.best, {})
+        if improved:
+            write_checkpoint(
+                self.run_dir / "best.pth",
+                {"model": self.model.state_dict(), "epoch": epoch, "metrics": progress.best},
+            )
+        self.save_last()
+        writer.flush()
+
+    def _check_weights(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NotFinite(
+                    f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; last.pth in "
+                    f"{self.run_dir} holds the last good state. Try a lower --lr or --precision fp32"
+                )
+
+    def save_last(self) -> None:
+        """Write last.pth, from which training continues."""
+        self._flush()
+        self._check_weights()
+        write_checkpoint(
+            self.run_dir / "last.pth",
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "progress": asdict(self.progress),
+                "epoch": self.progress.epoch - 1,
+                "random": random_states(),
+            },
+        )

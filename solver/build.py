@@ -1,0 +1,70 @@
+"""From parameters and the roles their modules declare to a fused optimiser with few groups."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Flags of the optimiser."""
+
+    optimizer: str = opt("Adam", "optimiser", choices=("Adam", "AdamW", "SGD"))
+    lr: float = opt(1e-5, "learning rate")
+    weight_decay: float = opt(4e-5, "weight decay")
+    weight_decay_bias: float = opt(0.0, "weight decay of biases")
+    lr_factor: float = opt(5.0, "learning rate factor of cross former, classifier and mlm head")
+    bias_lr_factor: float = opt(2.0, "learning rate factor of biases")
+    alpha: float = opt(0.9, "first beta of Adam and AdamW")
+    beta: float = opt(0.999, "second beta of Adam and AdamW")
+    momentum: float = opt(0.9, "momentum of SGD")
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"--lr {self.lr}: expected a number above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"--weight_decay {self.weight_decay}: expected 0 or more")
+
+
+def lr_and_decay(name: str, role: str, options: SolverOptions) -> tuple[float, float]:
+    """Learning rate and weight decay of one parameter, by its role and by whether it is a bias.
+
+    Raises:
+        ValueError: no rule knows the role.
+    """
+    bias = name.endswith("bias")
+    decay = options.weight_decay_bias if bias else options.weight_decay
+    bias_factor = options.bias_lr_factor if bias else 1.0
+    rules = {
+        "plain": options.lr * bias_factor,
+        "cross": options.lr * (options.bias_lr_factor if bias else options.lr_factor),
+        "head": options.lr * options.lr_factor,
+    }
+    if role not in rules:
+        raise ValueError(f"parameter {name}: no optimiser rule for the role {role!r}; rules: {', '.join(rules)}")
+    return rules[role], decay
+
+
+def build_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter, str]], options: SolverOptions
+) -> torch.optim.Optimizer:
+    """An optimiser over (name, parameter, role) triples, one group per (learning rate, decay)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter, role in parameters:
+        groups.setdefault(lr_and_decay(name, role, options), []).append(parameter)
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen")
+    members = [
+        {"params": list(params), "lr": lr, "base_lr": lr, "weight_decay": decay}
+        for (lr, decay), params in sorted(groups.items())
+    ]
+    betas = (options.alpha, options.beta)
+    if options.optimizer == "SGD":
+        return torch.optim.SGD(members, lr=options.lr, momentum=options.momentum, fused=True)
+    if options.optimizer == "AdamW":
+        return torch.optim.AdamW(members, lr=options.lr, betas=betas, eps=1e-8, fused=True)
+    return torch.optim.Adam(members, lr=options.lr, betas=betas, eps=1e-3, fused=True)

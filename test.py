@@ -1,0 +1,68 @@
+"""Test a trained model: ``python test.py --config_file RUN/configs.yaml``; other flags override the run's."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets.build as data
+import model.build as models
+from model.published import our_names
+from model.weights import BackboneOptions, state_dict_in
+from processor.evaluate import evaluate
+from processor.train import LoopOptions
+from solver.build import SolverOptions
+from solver.schedule import ScheduleOptions
+from utils.checkpoint import read_torch_file
+from utils.distributed import DeviceOptions, pick_device, pick_precision
+from utils.logger import metrics_table, setup_logger
+from utils.options import opt, parse
+from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """Flags of test.py alone."""
+
+    checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
+    test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
+    i2t: bool = opt(False, "also rank captions for every image")
+    allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
+
+
+GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
+"""every flag of test.py, by section of --help"""
+TRAINING_ONLY = (RunOptions, SolverOptions, ScheduleOptions, LoopOptions)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test from flags; see README."""
+    options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
+    test, flags = options.get(TestOptions), options.get(data.DataOptions)
+    if options.config_file is None:
+        raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
+    run_dir = options.config_file.parent
+    log = setup_logger(run_dir if os.access(run_dir, os.W_OK) else None, "test_log.txt")
+    device_flags = options.get(DeviceOptions)
+    precision = pick_precision(device_flags, device := pick_device(device_flags))
+    checkpoint = test.checkpoint or run_dir / "best.pth"
+    state, unknown = our_names(state_dict_in(read_torch_file(checkpoint), checkpoint))
+    backbone = options.get(BackboneOptions)
+    model, unused = models.restore_encoder(state, backbone, str(checkpoint))
+    log.info("testing %s on %s %s, %s", checkpoint, flags.dataset_name, test.test_split, device)
+    if unknown or unused:
+        roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
+        log.info("not used in testing: %s", ", ".join([*roots, *unknown]))
+    models.check_text(model.clip, flags.text_length)
+    dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
+    data.require_split(dataset, test.test_split, "--test_split")
+    image_flags = options.get(data.ImageOptions)
+    dataset, images = data.checked_images(dataset, backbone.img_size, flags, image_flags, (test.test_split,))
+    pinned = device.type == "cuda"
+    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, False, pinned)
+    rows = evaluate(model.to(device), split, precision, test.i2t, test.allow_unmatched)
+    log.info("%s", metrics_table(rows))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,85 @@
+"""Recorded numbers of the published programs: one object per sub-folder of ``$GOLDEN_DIR``."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import model.build as models
+from model.clip import CLIP
+from model.published import our_names
+from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
+from solver.build import SolverOptions
+from utils.options import Options, parse
+
+GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
+NOT_OURS = {
+    "MLM": "the batch is recorded",
+    "vocab_size": "read off the weights",
+    "batch_size": "the batch is recorded",
+    "ndata": "rows of the bank",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded run of a published program."""
+
+    folder: Path
+
+    @cached_property
+    def json(self) -> dict:
+        return json.loads((self.folder / "golden.json").read_text())
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return load_file(self.folder / "golden.safetensors")
+
+    @cached_property
+    def options(self) -> Options:
+        argv = [*self.json["argv"], "--img_size", *map(str, self.json["img_size"])]
+        return parse({**models.option_groups(), "solver": [SolverOptions]}, argv, "golden", NOT_OURS)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors below a prefix, without it, in float32 or int64."""
+        found = {key[len(prefix) + 1 :]: v for key, v in self.tensors.items() if key.startswith(prefix + "/")}
+        return {key: v.float() if v.is_floating_point() else v for key, v in found.items()}
+
+    def batch(self, prefix: str = "batch") -> dict[str, Tensor]:
+        """The recorded batch with the one field that our loader adds."""
+        batch = self.part(prefix)
+        batch["mlm_positions"] = batch["mlm_labels"].flatten().nonzero().squeeze(1)
+        return batch
+
+    def retriever(self) -> models.Retriever:
+        """Our model with the recorded weights."""
+        state, unknown = our_names(self.part("model"))
+        assert not unknown, f"{self.folder.name}: no name of ours for {unknown}"
+        backbone = self.options.get(BackboneOptions)
+        clip = CLIP(at_resolution(sizes_of(state, "clip."), backbone))
+        train = models.TrainCounts(self.json["num_classes"], 0, 0)
+        model = models.build_retriever(clip, self.options.get(models.LossOptions).loss_names, self.options.get, train)
+        load_strict(model, state, self.folder.name)
+        return model
+
+    def by_our_names(self, table: dict[str, object]) -> dict[str, list[float]]:
+        """A table by published parameter names, by ours."""
+        renamed, unknown = our_names({key: torch.tensor(value, dtype=torch.float64) for key, value in table.items()})
+        assert not unknown
+        return {key: value.tolist() for key, value in renamed.items()}
+
+
+def systems(name: str) -> list[Case]:
+    """Every case of a system."""
+    cases = [Case(path.parent) for path in sorted(GOLDEN_DIR.glob("*/golden.json"))]
+    return [case for case in cases if case.json["system"] == name]
+
+
+def cores() -> list[Path]:
+    """Folders with recorded metrics, tokens, schedules and image transforms."""
+    return [path.parent for path in sorted(GOLDEN_DIR.glob("*/core.json"))]

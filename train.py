@@ -1,0 +1,115 @@
+"""Train a retriever: ``python train.py --dataset_name CUHK-PEDES --root_dir DATA --loss_names sdm+id+mlm``."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets.build as data
+import model.build as models
+from datasets import fields
+from datasets.records import Dataset, counts
+from model.weights import BackboneOptions, load_clip
+from processor.evaluate import evaluate
+from processor.train import LoopOptions, Trainer
+from solver.build import SolverOptions, build_optimizer
+from solver.schedule import ScheduleOptions, set_epoch
+from utils.checkpoint import read_torch_file, set_seed
+from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.logger import metrics_table, setup_logger
+from utils.options import Options, parse
+from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, make_run_dir, run_command
+
+GROUPS = {
+    "run": [RunOptions, DeviceOptions],
+    **data.option_groups(),
+    **models.option_groups(),
+    "optimiser": [SolverOptions, ScheduleOptions],
+    "loop": [LoopOptions],
+}
+"""every flag of train.py, by section of --help"""
+
+
+class TrainingData(NamedTuple):
+    """What a run reads."""
+
+    dataset: Dataset
+    loader: data.TrainLoader
+    validation: data.EvalData
+
+
+def read_flags(argv: Sequence[str] | None) -> Options:
+    """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
+    options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
+    run = options.get(RunOptions)
+    return options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
+
+
+def load_data(options: Options, precision: Precision) -> TrainingData:
+    """Read, check and serve the data set that the flags name."""
+    flags = options.get(data.DataOptions)
+    loss_names = options.get(models.LossOptions).loss_names
+    augment = options.get(fields.AugmentOptions)
+    size = options.get(BackboneOptions).img_size
+    dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
+    data.require_split(dataset, "train", "--dataset_name")
+    data.require_split(dataset, flags.val_dataset, "--val_dataset")
+    splits = ("train", flags.val_dataset)
+    dataset, images = data.checked_images(dataset, size, flags, options.get(data.ImageOptions), splits)
+    made = fields.fields_to_make(models.needed_fields(loss_names), augment)
+    padded = models.padded_fields(loss_names)
+    pairs = data.TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
+    pinned = precision.device.type == "cuda"
+    validation = data.eval_data(flags.val_dataset, dataset.split(flags.val_dataset), images, flags, False, pinned)
+    return TrainingData(dataset, data.TrainLoader(pairs, flags, pinned), validation)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train from flags; see README."""
+    options = read_flags(argv)
+    run, flags = options.get(RunOptions), options.get(data.DataOptions)
+    device_flags = options.get(DeviceOptions)
+    precision = pick_precision(device_flags, device := pick_device(device_flags))
+    run_dir = make_run_dir(run, flags.dataset_name)
+    log = setup_logger(run_dir)
+    log.info("run directory: %s", run_dir)
+    log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
+    set_seed(flags.seed)
+    checkpoint = read_torch_file(Path(run.resume_ckpt_file)) if run.resume else None
+    clip = load_clip(options.get(BackboneOptions))
+    models.check_text(clip, flags.text_length)
+    training = load_data(options, precision)
+    loss_names = options.get(models.LossOptions).loss_names
+    ids, images, pairs = counts(training.dataset.train)
+    model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
+    log.info("losses: %s; %s", loss_names, models.parameter_summary(model))
+    if flags.val_dataset == "test":
+        log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")
+    schedule = options.get(ScheduleOptions)
+    optimizer = build_optimizer(model.parameter_roles(), options.get(SolverOptions))
+    needed = models.needed_fields(loss_names)
+    trainer = Trainer(
+        model,
+        optimizer,
+        training.loader,
+        options=options.get(LoopOptions),
+        num_epoch=schedule.num_epoch,
+        set_epoch=partial(set_epoch, optimizer, options=schedule),
+        prepare=partial(
+            data.prepare_batch, device=device, aliases=fields.aliases(needed, options.get(fields.AugmentOptions))
+        ),
+        evaluate=partial(evaluate, model, training.validation, precision),
+        precision=precision,
+        run_dir=run_dir,
+    )
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
+    options.save(run_dir / "configs.yaml")
+    best = trainer.run()
+    log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))
+    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")
+
+
+if __name__ == "__main__":
+    run_command(main)

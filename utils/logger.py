@@ -1,0 +1,52 @@
+"""Where messages go: the terminal (through tqdm, so that progress bars stay whole) and a file in the run directory."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from prettytable import PrettyTable
+from tqdm import tqdm
+
+
+class _BesideProgressBars(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+
+
+def setup_logger(folder: Path | None = None, file_name: str = "train_log.txt") -> logging.Logger:
+    """The ``descry`` logger, writing to the terminal and, with a folder, appending to a file there."""
+    logger = logging.getLogger("descry")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    terminal = _BesideProgressBars()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(terminal)
+    if folder is not None:
+        file = logging.FileHandler(folder / file_name, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+    return logger
+
+
+METRICS = ("R1", "R5", "R10", "mAP", "mINP")
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> PrettyTable:
+    """The field's table: one row per task (t2i, i2t), three decimals."""
+    table = PrettyTable(["task", *METRICS])
+    for task, metrics in rows.items():
+        table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
+    return table
+
+
+def counts_table(splits: Mapping[str, tuple[int, int, int]]) -> PrettyTable:
+    """Identities, images and captions of every split."""
+    table = PrettyTable(["split", "identities", "images", "captions"])
+    for split, numbers in splits.items():
+        table.add_row([split, *(f"{number:,}" for number in numbers)])
+    table.align = "r"
+    return table

@@ -1,0 +1,78 @@
+"""Run directories, published flags, and how a command ends."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from utils.options import opt
+
+PUBLISHED_WITHOUT_EFFECT = {
+    "local_rank": "the launcher's environment says it",
+    "vocab_size": "read off the weights",
+    "training": "train.py trains, test.py tests",
+    "distributed": "the launcher's environment says it",
+    "test": "train.py trains, test.py tests",
+}
+"""flags that published commands and run directories carry and that mean nothing here, with the reason"""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Flags of the run directory."""
+
+    name: str = opt("baseline", "ends the name of the run directory")
+    output_dir: Path = opt(Path("logs"), "run directories are made in OUTPUT_DIR/DATASET/TIME_NAME")
+    run_dir: Path | None = opt(None, "the run directory itself, instead of a new one below --output_dir")
+    resume: bool = opt(False, "continue the run of --resume_ckpt_file, with its configs.yaml and in its directory")
+    resume_ckpt_file: str = opt("", "RUN/last.pth to continue from")
+
+    @property
+    def saved_flags(self) -> Path:
+        """configs.yaml of the run that is resumed."""
+        return Path(self.resume_ckpt_file).parent / "configs.yaml"
+
+    def __post_init__(self) -> None:
+        if self.resume and not self.resume_ckpt_file:
+            raise ValueError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
+
+
+def make_run_dir(options: RunOptions, dataset_name: str) -> Path:
+    """Create the run directory of a new run, or find that of a resumed one.
+
+    Raises:
+        ValueError: it cannot be written, or holds another run.
+    """
+    if options.resume:
+        return Path(options.resume_ckpt_file).parent
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    folder = options.run_dir or options.output_dir / dataset_name / f"{stamp}_{options.name}"
+    flag = "--run_dir" if options.run_dir else "--output_dir"
+    if (folder / "last.pth").exists() or (folder / "best.pth").exists():
+        raise ValueError(
+            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}/last.pth, "
+            "or name another directory"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{flag} {folder}: cannot be written ({error.strerror}); choose another with {flag}") from None
+    return folder
+
+
+def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Run a script's main function; an error that a user can mend ends in one line and exit code 2."""
+    try:
+        main(argv)
+    except (ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("DESCRY_TRACEBACK"):
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
