@@ -167,6 +167,7 @@ class TrainLoader:
             collate_fn=_as_is,
             pin_memory=pin_memory,
             persistent_workers=options.workers > 0,
+            generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
         )
 
     def steps(self, epoch: int) -> int:
@@ -230,6 +231,7 @@ class ImageBatches:
             num_workers=options.workers,
             collate_fn=_as_is,
             pin_memory=pin_memory,
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:

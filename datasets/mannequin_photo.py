@@ -93,7 +93,7 @@ def _obstacle(brush: Brush, size: tuple[int, int], foot: tuple[float, float], le
     side = dice.pick((-1, 1))
     if kind == "person":
         other = stranger(dice, level)
-        x = foot[0] + side * wide * dice.between(0.36, 0.48)
+        x = foot[0] + side * wide * dice.between(0.46, 0.56)
         scale = tall * dice.between(0.98, 1.1)
         body = Body(
             other, look_of(other, dice), Pose(dice.between(-3, 3), 1.0, 0.3, 0.3), (x, tall * 1.06), scale, brush

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 _TILE = (116, 290)
-_GAP, _MARGIN, _LINE = 6, 26, 21
+_GAP, _MARGIN, _LINE = 6, 26, 22
 _INK, _PAPER, _CARD = (52, 56, 64), (244, 244, 241), (255, 255, 255)
 
 
@@ -33,7 +33,7 @@ def contact_sheet(
     people = [group[:images] for group in people if len(group) >= images][: columns * rows]
     if not people:
         raise ValueError(f"--contact_sheet {target}: no identity has {images} images; draw more images of each")
-    font = ImageFont.load_default(15)
+    font = ImageFont.load_default(16)
     width = images * _TILE[0] + (images - 1) * _GAP + 2 * _GAP
     captions = [_wrap(group[0]["captions"][0], font, width - 4 * _GAP) for group in people]
     height = _TILE[1] + 4 * _GAP + _LINE * max(len(lines) for lines in captions)

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -160,6 +161,8 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
         ValueError: an option is out of range, the folder exists, or cannot be written.
     """
     check(options)
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: expected at least 1")
     if layout not in LAYOUTS:
         raise ValueError(f"--layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     if folder.exists():
@@ -180,7 +183,7 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
 
 def _draw_all(jobs: list[_Job], workers: int | None) -> list[dict[str, Any]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, max(1, len(jobs) // 8))
+    workers = min(cores if workers is None else workers, max(1, len(jobs) // 8))
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(jobs), desc="drawing Mannequins", unit="id", disable=None))
         if workers == 1:
@@ -188,7 +191,10 @@ def _draw_all(jobs: list[_Job], workers: int | None) -> list[dict[str, Any]]:
         else:
             # Forked workers start at once and do not import the caller's main module again.
             context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context, **ignore))
+            # Without this, Ctrl-C would wait until everything is drawn.
+            stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(_draw_identity, jobs, chunksize=8)
         records = []
         for identity in results:
@@ -291,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         text = str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")
         parser.exit(2, f"error: {text}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted; nothing is left behind\n")
 
 
 if __name__ == "__main__":

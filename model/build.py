@@ -105,14 +105,14 @@ class Retriever(nn.Module):
             precision: context in which network layers run; losses run outside it, in float32.
         """
         views = Views(batch, self.encode_image, self.encode_text, self.parts, precision, epoch)
-        total = torch.zeros((), device=views["pids"].device)
+        weighted: list[Tensor] = []
         report: dict[str, Tensor] = {}
         for name, head in self.heads.items():
             term = head(views)
-            weighted = head.weight * term.loss
-            total = total + weighted
-            report[f"{name}_loss"] = weighted.detach()
+            weighted.append(head.weight * term.loss)
+            report[f"{name}_loss"] = weighted[-1].detach()
             report.update(term.metrics)
+        total = torch.stack(weighted).sum()
         return Step(total, {"loss": total.detach(), **report}), views
 
     def after_backward(self, views: Views) -> None:

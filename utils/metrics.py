@@ -7,8 +7,9 @@ Shapes: Q queries, G gallery entries, D feature size, M matches of a query (padd
 block, R of them a tile; the gallery is split in C chunks of W entries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -73,6 +74,7 @@ def retrieval_metrics(
         ValueError: shapes that do not fit, empty input, features that are not finite, or a query without any match
             (unless that is allowed).
     """
+    _check_features(query_features, gallery_features)
     require_matches(query_pids, gallery_pids, allow_unmatched)
     return summarise(rank_matches(query_features, gallery_features, query_pids, gallery_pids, block), ks)
 
@@ -85,7 +87,7 @@ def similarity_metrics(
     allow_unmatched: bool = False,
     block: int | None = None,
 ) -> dict[str, float]:
-    """`retrieval_metrics` of similarities that are at hand already: (Q, G), finite, larger is nearer."""
+    """`retrieval_metrics` of similarities that are at hand already: (Q, G), finite, larger is nearer, float32."""
     require_matches(query_pids, gallery_pids, allow_unmatched)
     return summarise(rank_similarity(similarity_QG, query_pids, gallery_pids, block), ks)
 
@@ -125,6 +127,21 @@ def summarise(ranks: QueryRanks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, fl
     return result
 
 
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Switch off what makes float32 products on some devices faster but coarser: scores decide ranks here."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@_full_float32()
 @torch.no_grad()
 def rank_matches(
     query_features: Tensor,
@@ -167,6 +184,7 @@ def rank_similarity(
     return _rank_blocks(similarity, matches, *similarity_QG.shape, block)
 
 
+@_full_float32()
 @torch.no_grad()
 def rank_gallery(
     query_features: Tensor, gallery_features: Tensor, k: int, block: int | None = None
@@ -246,7 +264,7 @@ Similarity = Callable[[Tensor, Tensor], None]
 
 
 def _cosine(query_features: Tensor, gallery_features: Tensor) -> Similarity:
-    """Cosine similarities in float32, whatever autocast or the TF32 switch say."""
+    """Cosine similarities in float32, also under autocast."""
     _check_features(query_features, gallery_features)
     query_norm_Q = _norms(query_features, "query")
     gallery_norm_G = _norms(gallery_features, "gallery")
@@ -288,8 +306,8 @@ Work = Callable[[int, Tensor], None]
 def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: int | None, work: Work) -> None:
     """Walk over the queries ``rows_Q`` in blocks.
 
-    On a CPU each thread takes whole blocks and is alone in them. Sharing out every single comparison is slower, and by far
-    so when another program wants the same cores, since each of the many small steps waits for the last thread.
+    On a CPU each thread takes whole blocks and is alone in them. Sharing out every single comparison is slower, and by
+    far so when another program wants the same cores, since each of the many small steps waits for the last thread.
     """
     if block is not None and block < 1:
         raise ValueError(f"block is {block}: at least one query is needed")
@@ -315,7 +333,10 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
     torch.set_num_threads(1)  # holds for threads that start from here on
     try:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, range(threads)))
+            try:
+                list(pool.map(run, range(threads)))
+            finally:
+                list(starts)  # after an error or an interrupt no thread begins another block
     finally:
         torch.set_num_threads(threads)
 

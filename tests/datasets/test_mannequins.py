@@ -120,7 +120,7 @@ def test_harder_means_more_look_alikes_and_vaguer_captions():
     assert twins[-1] > 0.8 * 150
     assert words == sorted(words, reverse=True)
     assert exact == sorted(exact, reverse=True)
-    assert 25 <= words[list(LEVELS).index("hard")] <= 30
+    assert 26 <= words[list(LEVELS).index("hard")] <= 33
     assert len(words) >= 3
 
 
@@ -185,6 +185,7 @@ def test_what_a_view_hides():
         ({"train_ids": -1}, "--mannequin_train_ids -1: expected at least 0"),
         ({"captions_per_image": 0}, "--mannequin_captions_per_image 0: expected at least 1"),
         ({"height": 5}, "--mannequin_height 5: expected at least 32"),
+        ({"seed": -3}, "--mannequin_seed -3: expected at least 0"),
         ({"images_per_id": "4-2"}, "--mannequin_images_per_id '4-2'"),
         ({"images_per_id": "many"}, "expected a number from 1, or a range such as 2-4"),
         ({"difficulty": "brutal"}, "choose one of easy, medium, hard"),
@@ -204,6 +205,8 @@ def test_bad_places(tmp_path):
     (tmp_path / "Mannequins").mkdir()
     with pytest.raises(ValueError, match="no drawn data set"):
         ensure(tmp_path, SMALL)
+    with pytest.raises(ValueError, match="--workers 0: expected at least 1"):
+        draw(tmp_path / "none", SMALL, workers=0)
     with pytest.raises(ValueError, match="--layout 'Market': choose one of Mannequins"):
         draw(tmp_path / "Market", SMALL, "Market")
 
@@ -244,6 +247,8 @@ def test_command_line(tmp_path):
     run = subprocess.run([*command, "--contact_sheet", str(tmp_path / "sheet.png")], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
     assert Image.open(tmp_path / "sheet.png").width > 1000
+    draw(tmp_path / "here", MannequinOptions(3, 0, 1, "3", mannequin_height=64), workers=1)
+    assert digest(tmp_path / "here") == digest(tmp_path / "data" / "Mannequins")
     again = subprocess.run([*command, "--difficulty", "hard"], capture_output=True, text=True)
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1

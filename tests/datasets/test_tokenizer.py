@@ -13,9 +13,11 @@ import torch
 from datasets.tokenizer import END_ID, MASK_ID, START_ID, VOCAB_SIZE, WORD, Tokenizer, clean
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
-ENGLISH = """a an the man woman person pedestrian wears wearing is with and his her black white grey blue-ish striped t-shirt
-jacket jeans trousers sneakers backpack handbag umbrella ponytail shoulder-length hair, glasses; cardigan's it's they're
-carrying knee-length polka-dot khaki 2 33 left/right "logo" (red) looks towards camera. walking forward! unbuttoned""".split()
+ENGLISH = """
+a an the man woman person pedestrian wears wearing is with and his her black white grey blue-ish striped t-shirt jacket
+jeans trousers sneakers backpack handbag umbrella ponytail shoulder-length hair, glasses; cardigan's it's they're khaki
+carrying knee-length polka-dot 2 33 left/right "logo" (red) looks towards camera. walking forward! unbuttoned
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def random_text(rng):
     letters = string.ascii_letters * 3 + string.printable + "éüßñ—…“”’£€ﬁ①中文🎒Ж" + "\x00\x1b\x7f&;<>"
     kind = rng.random()
     if kind < 0.4:
-        return " ".join(rng.choices(ENGLISH, k=rng.randint(0, 60)))
+        return " ".join(rng.choices(ENGLISH.split(), k=rng.randint(0, 60)))
     if kind < 0.7:  # unseen words: syllables put together
         return " ".join("".join(rng.choices(["ba", "ck", "tion", "st", "re", "ing", "o", "e"], k=5)) for _ in range(9))
     return "".join(rng.choices(letters, k=rng.randint(0, 60)))
