@@ -3,12 +3,14 @@
 Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C head width, V vocabulary.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Encoded(NamedTuple):
@@ -80,7 +82,10 @@ class Attention(nn.Module):
         return x_BLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _attend(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
-        out_BHLC = F.scaled_dot_product_attention(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
+        # On a CPU the flash kernel is about 3x slower than plain products in bfloat16 at the lengths of this field.
+        plain = q_BHLC.device.type == "cpu" and q_BHLC.dtype == torch.bfloat16
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            out_BHLC = F.scaled_dot_product_attention(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
         return self.out_proj(out_BHLC.transpose(1, 2).flatten(2))
 
 
