@@ -124,7 +124,7 @@ class Level:
 
 
 LEVELS = {
-    "easy": Level(0.0, 0.0, False, 0.97, 0.02, 1.2, 0.08, 0.3),
+    "easy": Level(0.0, 0.0, False, 0.98, 0.01, 1.2, 0.03, 0.1),
     "medium": Level(0.2, 0.12, False, 0.93, 0.08, 1.1, 0.15, 0.5),
     "hard": Level(0.5, 0.4, True, 0.8, 0.22, 1.0, 0.3, 0.75),
     "extreme": Level(0.8, 0.7, True, 0.64, 0.42, 0.9, 0.45, 1.0),

@@ -33,7 +33,7 @@ from datasets.mannequin_words import Sight, caption
 from utils.options import flags_of, opt
 
 NAME = "Mannequins"
-VERSION = 1
+VERSION = 2
 """changes whenever the same options would give other images or captions"""
 
 

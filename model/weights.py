@@ -37,7 +37,7 @@ VIT_B_16 = ClipSizes(512, (224, 224), 16, 16, 768, 12, 512, 12, 49408, 77)
 
 RANDOM = {
     "tiny": ClipSizes(64, (224, 224), 16, 16, 64, 2, 64, 2, 49408, 77),
-    "small": ClipSizes(192, (224, 224), 16, 16, 192, 4, 192, 4, 49408, 77),
+    "small": ClipSizes(192, (224, 224), 16, 16, 192, 4, 128, 2, 49408, 77),
     "random-ViT-B/16": VIT_B_16,
 }
 """architectures with random weights: ``tiny`` for tests, ``small`` for the demo, ``random-ViT-B/16`` for timing"""
@@ -50,7 +50,7 @@ class BackboneOptions:
     pretrain_choice: str = opt(
         "ViT-B/16",
         "CLIP weights: ViT-B/16, a file (TorchScript archive or state dict), or without weights: tiny (2 layers of 64, "
-        "for tests), small (4 layers of 192, for the demo), random-ViT-B/16",
+        "for tests), small (4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
     )
     img_size: tuple[int, ...] = opt((384, 128), "input height and width in pixels")
     stride_size: int | None = opt(None, "pixels between patches; smaller than the patch makes them overlap [patch]")
