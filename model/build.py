@@ -105,7 +105,7 @@ class Retriever(nn.Module):
             precision: context in which network layers run; losses run outside it, in float32.
         """
         views = Views(batch, self.encode_image, self.encode_text, self.parts, precision, epoch)
-        total = torch.zeros((), device=views["pids"].device)
+        total = torch.zeros((), device=next(iter(batch.values())).device)
         report: dict[str, Tensor] = {}
         for name, head in self.heads.items():
             term = head(views)
@@ -119,6 +119,11 @@ class Retriever(nn.Module):
         """Let the heads update their memories."""
         for head in self.heads.values():
             head.after_backward(views)
+
+    def epoch_report(self, train_pids: Tensor) -> list[str]:
+        """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""
+        lines = {name: head.epoch_report(train_pids) for name, head in self.heads.items()}
+        return [f"{name}: {line}" for name, line in lines.items() if line]
 
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
