@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 import datasets.build as data
 import model.build as models
 from datasets import fields
@@ -36,6 +39,8 @@ class TrainingData(NamedTuple):
     dataset: Dataset
     loader: data.TrainLoader
     validation: data.EvalData
+    pids: Tensor
+    """identity of every training pair, for reports"""
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
@@ -61,7 +66,7 @@ def load_data(options: Options, precision: Precision) -> TrainingData:
     pairs = data.TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
     pinned = precision.device.type == "cuda"
     validation = data.eval_data(flags.val_dataset, dataset.split(flags.val_dataset), images, flags, False, pinned)
-    return TrainingData(dataset, data.TrainLoader(pairs, flags, pinned), validation)
+    return TrainingData(dataset, data.TrainLoader(pairs, flags, pinned), validation, torch.from_numpy(pairs.pids))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate=partial(evaluate, model, training.validation, precision),
         precision=precision,
         run_dir=run_dir,
+        report=partial(model.epoch_report, training.pids),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)

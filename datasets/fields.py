@@ -85,12 +85,37 @@ def mask_tokens(
     return masked_L, np.where(chosen_L, tokens_L, 0)
 
 
+def hide_tokens(tokens_L: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Replace every token of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
+
+    Args:
+        tokens_L: (L,) token ids; start, end and padding stay.
+        rng: source of the choices.
+    """
+    word_L = (tokens_L > 0) & (tokens_L < MASK)
+    hidden_L = rng.random(len(tokens_L)) < 0.5
+    hidden_L[1] = True
+    return np.where(word_L & hidden_L, MASK, tokens_L)
+
+
 Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
 
 
 def _image_view(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
     kind = "augment" if options.img_aug else "flip"
     return {"images": draw(sample.rng("images"), kind, *sample.size)}
+
+
+def _plain_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"images": draw(sample.rng("images"), "plain", *sample.size)}
+
+
+def _second_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"images_aug": draw(sample.rng("images_aug"), "augment", *sample.size)}
+
+
+def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"caption_ids_aug": hide_tokens(sample.tokens_L, sample.rng("caption_ids_aug"))}
 
 
 def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
@@ -100,7 +125,9 @@ def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
 
 PRODUCERS: dict[str, Producer] = {
     "images": _image_view,
+    "images_aug": _second_image,
     "caption_ids": lambda sample, options: {"caption_ids": sample.tokens_L},
+    "caption_ids_aug": _second_caption,
     "mlm_ids": _mlm,
     "mlm_labels": _mlm,
     "mlm_positions": _mlm,
@@ -110,13 +137,15 @@ PRODUCERS: dict[str, Producer] = {
 }
 """batch field to what makes it; image fields give augmentation parameters, applied to the pixels on the device"""
 
-IMAGE_FIELDS = ("images",)
-TEXT_FIELDS = ("caption_ids", "mlm_ids")
+IMAGE_FIELDS = ("images", "images_aug")
+TEXT_FIELDS = ("caption_ids", "caption_ids_aug", "mlm_ids")
 _SAME_LENGTH = {"mlm_labels": "mlm_ids"}
 
 
 def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
     """The producers behind these fields, each once.
+
+    With a second, augmented view of the image beside it, ``images`` is the image as it is, whatever ``--img_aug`` says.
 
     Raises:
         ValueError: names an unknown field and the choices.
@@ -124,7 +153,8 @@ def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
     for field in fields:
         if field not in PRODUCERS:
             raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
-    return tuple(dict.fromkeys(PRODUCERS[field] for field in fields))
+    makers = PRODUCERS | {"images": _plain_image} if "images_aug" in fields else PRODUCERS
+    return tuple(dict.fromkeys(makers[field] for field in fields))
 
 
 def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
@@ -141,7 +171,12 @@ def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
 
 
 def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool:
-    """Whether every loss sees the masked caption, as in the published code whenever captions are masked at all."""
+    """Whether every loss sees the masked caption, as in the published code whenever captions are masked at all.
+
+    Not where a second view of the caption is made: the first one is clean then.
+    """
+    if "caption_ids_aug" in fields:
+        return False
     return (options.MLM or "mlm_ids" in fields) and not options.clean_captions
 
 

@@ -120,6 +120,11 @@ class Retriever(nn.Module):
         for head in self.heads.values():
             head.after_backward(views)
 
+    def epoch_report(self, train_pids: Tensor) -> list[str]:
+        """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""
+        lines = {name: head.epoch_report(train_pids) for name, head in self.heads.items()}
+        return [f"{name}: {line}" for name, line in lines.items() if line]
+
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
         claims: dict[str, str] = {}

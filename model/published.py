@@ -19,6 +19,8 @@ _RENAMED = {
     "ln_post": "parts.cross_former.ln_out",
     "classifier": "heads.id.classifier",
     "mlm_head": "heads.mlm",
+    "img_memory": "heads.memory_soft.image_bank",
+    "txt_memory": "heads.memory_soft.text_bank",
 }
 _IGNORED = ("logit_scale",)
 """keys without a meaning for training or testing here"""

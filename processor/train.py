@@ -109,6 +109,7 @@ class Trainer:
         evaluate: Callable[[], dict[str, dict[str, float]]],
         precision: Precision,
         run_dir: Path,
+        report: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """
         Args:
@@ -122,10 +123,12 @@ class Trainer:
             evaluate: gives the table rows of the validation split.
             precision: arithmetic of network layers.
             run_dir: existing folder for checkpoints and TensorBoard events.
+            report: gives further lines for the log after every epoch.
         """
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
         self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
+        self.report = report
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
         self.progress = Progress()
         self._pending: list[dict[str, Tensor]] = []
@@ -237,6 +240,8 @@ class Trainer:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
+        for line in self.report():
+            log.info("epoch %d, %s", epoch, line)
         improved = False
         if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
             rows = self.evaluate()

@@ -62,7 +62,8 @@ class Case:
         assert not unknown, f"{self.folder.name}: no name of ours for {unknown}"
         backbone = self.options.get(BackboneOptions)
         clip = CLIP(at_resolution(sizes_of(state, "clip."), backbone))
-        train = models.TrainCounts(self.json["num_classes"], 0, 0)
+        pairs = len(state.get("heads.memory_soft.image_bank", ()))
+        train = models.TrainCounts(self.json["num_classes"], pairs, 0)
         model = models.build_retriever(clip, self.options.get(models.LossOptions).loss_names, self.options.get, train)
         load_strict(model, state, self.folder.name)
         return model

@@ -12,6 +12,7 @@ from utils.options import opt
 PUBLISHED_WITHOUT_EFFECT = {
     "local_rank": "the launcher's environment says it",
     "vocab_size": "read off the weights",
+    "ndata": "the number of training pairs is counted",
     "training": "train.py trains, test.py tests",
     "distributed": "the launcher's environment says it",
     "test": "train.py trains, test.py tests",

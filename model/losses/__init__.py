@@ -2,8 +2,11 @@
 
 from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
+from model.losses.cons import Cons
 from model.losses.identity import ID
 from model.losses.itc import ITC
+from model.losses.itc1 import ITC1
+from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
 
@@ -13,4 +16,7 @@ HEADS: dict[str, type[LossHead]] = {
     "cmpm": CMPM,
     "id": ID,
     "mlm": MLM,
+    "itc1": ITC1,
+    "cons": Cons,
+    "memory_soft": MemorySoft,
 }

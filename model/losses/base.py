@@ -86,6 +86,10 @@ class LossHead(nn.Module):
     def after_backward(self, views: Views) -> None:
         """Update memories, once the gradients are there; most heads have none."""
 
+    def epoch_report(self, train_pids: Tensor) -> str:
+        """What to log after an epoch, or ""; ``train_pids``: the true identity of every training pair, by index."""
+        return ""
+
 
 def cosines(image_BD: Tensor, text_BD: Tensor) -> Tensor:
     """Cosine similarities, images in rows and texts in columns."""

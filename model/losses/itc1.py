@@ -1,0 +1,17 @@
+"""Identity association within a batch, on the plain view of every pair (the published logs call it ``sdm_loss``)."""
+
+from model.losses.base import LossHead, LossTerm
+from model.losses.soft import SoftOptions, soft_loss
+from model.views import Views
+
+
+class ITC1(LossHead):
+    """:func:`soft_loss` of the pooled features; reads no identity."""
+
+    Options = SoftOptions
+
+    def forward(self, views: Views) -> LossTerm:
+        """One scalar in nats."""
+        options: SoftOptions = self.options
+        loss = soft_loss(views.image().pooled, views.text().pooled, options.thred1, options.thred2)
+        return LossTerm(loss, {})

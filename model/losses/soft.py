@@ -1,0 +1,63 @@
+"""Matching with soft targets that need no identities: pairs that resemble each other in both modalities are positives.
+
+Shape letters: B batch (rows: images, columns: texts), D embedding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.losses.base import cosines, projection_matching
+from utils.options import opt
+
+SCALE = 50.0
+"""logits per unit of cosine; published as a constant, whatever ``--temperature`` says"""
+EPS = 1e-6
+"""keeps the logarithm of a target finite where it is 0"""
+_PAIR, _NEIGHBOUR = 1.0, 0.1
+"""target logits of a pair itself and of another pair that resembles it"""
+
+
+@dataclass(frozen=True)
+class SoftOptions:
+    """When itc1 and cons take two pairs of a batch for the same person."""
+
+    thred1: float = opt(0.7, "itc1, cons: cosine of two images above which their pairs may be the same person")
+    thred2: float = opt(0.7, "itc1, cons: cosine of two captions that has to be exceeded as well")
+
+    def __post_init__(self) -> None:
+        check_cosine("thred1", self.thred1)
+        check_cosine("thred2", self.thred2)
+
+
+def check_cosine(flag: str, value: float) -> None:
+    """Refuse a threshold that no cosine can have.
+
+    Raises:
+        ValueError: names the flag, the value and the range.
+    """
+    if not -1 <= value <= 1:
+        raise ValueError(f"--{flag} {value}: expected a cosine between -1 and 1")
+
+
+@torch.no_grad()
+def soft_target(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_threshold: float) -> Tensor:
+    """(B, B) target distributions in rows, zero where two pairs do not resemble each other in both modalities."""
+    near_BB = cosines(image_BD, image_BD) > image_threshold
+    near_BB &= cosines(text_BD, text_BD) > text_threshold
+    logits_BB = torch.full_like(near_BB, -torch.inf, dtype=image_BD.dtype).masked_fill_(near_BB, _NEIGHBOUR)
+    return F.softmax(logits_BB.fill_diagonal_(_PAIR), dim=1)
+
+
+def soft_loss(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_threshold: float) -> Tensor:
+    """Identity association within a batch (DGCMIA: Zhang et al., 2025, local granularity); both directions, in nats.
+
+    Args:
+        image_BD, text_BD: features, not necessarily normalised; row i of both is one pair.
+        image_threshold, text_threshold: cosines that two pairs must exceed to be associated.
+    """
+    target_BB = soft_target(image_BD, text_BD, image_threshold, text_threshold)
+    logits_BB = SCALE * cosines(image_BD, text_BD)
+    return projection_matching(logits_BB, target_BB, EPS) + projection_matching(logits_BB.T, target_BB, EPS)
