@@ -38,7 +38,8 @@ check() {
     cd "$here"
     ruff check .
     ruff format --check .
-    python -m pytest "$@"
+    # one thread for each of two test processes: several threads in several processes only get in each other's way
+    OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 "$@"
 }
 
 make_environment

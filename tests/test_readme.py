@@ -35,9 +35,7 @@ def test_the_new_loss_of_the_readme(data_root: Path, tmp_path: Path, monkeypatch
     for i in range(5):
         rows = max(cosine[i, j].item() for j in range(5) if pids[i] != pids[j])
         columns = max(cosine[j, i].item() for j in range(5) if pids[i] != pids[j])
-        expected += (
-            max(0, 0.2 + rows - cosine[i, i].item()) / 5 + max(0, 0.2 + columns - cosine[i, i].item()) / 5
-        )
+        expected += max(0, 0.2 + rows - cosine[i, i].item()) / 5 + max(0, 0.2 + columns - cosine[i, i].item()) / 5
     assert module.triplet_loss(image, text, pids, 0.2).item() == pytest.approx(expected, rel=1e-4)
 
 
