@@ -4,6 +4,7 @@ from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
 from model.losses.identity import ID
 from model.losses.itc import ITC
+from model.losses.itm import ITM
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
 
@@ -13,4 +14,5 @@ HEADS: dict[str, type[LossHead]] = {
     "cmpm": CMPM,
     "id": ID,
     "mlm": MLM,
+    "itm": ITM,
 }
