@@ -60,7 +60,8 @@ def draw_negatives(weights_BB: Tensor) -> Tensor:
 def intra_modal_loss(feature_BD: Tensor, same_BB: Tensor, temperature: Tensor | float) -> Tensor:
     """Contrast of the batch with itself within one modality (ICLF's L_cl for one modality), in nats.
 
-    The target of a row is 0.4 x its own softmax (without a gradient) + 0.6 x an equal share for each entry of its identity.
+    The target of a row is 0.4 x its own softmax (without a gradient) + 0.6 x equal shares for the entries of its
+    identity.
 
     Args:
         feature_BD: features, not necessarily normalised.
