@@ -29,7 +29,7 @@ class Matcher(nn.Module):
 
         The score is the log odds of "belongs together": in the order of the probability, but without its ties near 1.
         """
-        logits_P2 = self.itm.match(self.cross_former, text_PLD, image_PMD).float()
+        logits_P2 = self.itm.match(self.cross_former, text_PLD, image_PMD)
         return logits_P2[:, 1] - logits_P2[:, 0]
 
 

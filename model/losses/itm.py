@@ -114,8 +114,11 @@ class ITM(LossHead):
         return self.temp
 
     def match(self, cross_former: CrossFormer, text_PLD: Tensor, image_PMD: Tensor) -> Tensor:
-        """Logits (P, 2) of text and image not belonging, and belonging, together."""
-        return self.head(cross_former.first(text_PLD, image_PMD))
+        """Logits (P, 2), float32, of text and image not belonging, and belonging, together."""
+        first_PD = cross_former.first(text_PLD, image_PMD)
+        # bfloat16 logits would make ties of different scores when this ranks images.
+        with torch.autocast(first_PD.device.type, enabled=False):
+            return self.head(first_PD.float())
 
     def forward(self, views: Views) -> LossTerm:
         """``--weight`` x matching + (1 - ``--weight``) x intra-modal loss, in nats.
@@ -133,7 +136,7 @@ class ITM(LossHead):
         text_PLD = torch.cat([text.tokens, text.tokens, text.tokens[text_for_image_B]])
         image_PMD = torch.cat([image.tokens, image.tokens[image_for_text_B], image.tokens])
         with views.precision():
-            logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD).float()
+            logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD)
         target_P = torch.arange(len(logits_P2), device=logits_P2.device) < len(logits_BB)
         matching = F.cross_entropy(logits_P2, target_P.long())
         intra = [intra_modal_loss(side.pooled, same_BB, temperature) for side in (image, text)]
