@@ -7,9 +7,11 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
+from model.matcher import restore_matcher
 from model.published import our_names
 from model.weights import BackboneOptions, state_dict_in
-from processor.evaluate import evaluate
+from processor.evaluate import encode_split, table_rows
+from processor.rerank import rerank
 from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
@@ -28,6 +30,13 @@ class TestOptions:
     test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
     i2t: bool = opt(False, "also rank captions for every image")
     allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
+    rerank: int = opt(
+        0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.rerank < 0:
+            raise ValueError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
 
 
 GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
@@ -49,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     state, unknown = our_names(state_dict_in(read_torch_file(checkpoint), checkpoint))
     backbone = options.get(BackboneOptions)
     model, unused = models.restore_encoder(state, backbone, str(checkpoint))
+    if test.rerank:
+        matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
+        unused = [key for key in unused if key not in used]
     log.info("testing %s on %s %s, %s", checkpoint, flags.dataset_name, test.test_split, device)
     if unknown or unused:
         roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
@@ -59,9 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     image_flags = options.get(data.ImageOptions)
     dataset, images = data.checked_images(dataset, backbone.img_size, flags, image_flags, (test.test_split,))
     pinned = device.type == "cuda"
-    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, False, pinned)
-    rows = evaluate(model.to(device), split, precision, test.i2t, test.allow_unmatched)
-    log.info("%s", metrics_table(rows))
+    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, bool(test.rerank), pinned)
+    features = encode_split(model.to(device), split, precision)
+    log.info("%s", metrics_table(table_rows(features, split, test.i2t, test.allow_unmatched)))
+    if test.rerank:
+        row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
+        log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def load_data(options: Options, precision: Precision) -> TrainingData:
     pairs = data.TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
     pinned = precision.device.type == "cuda"
     validation = data.eval_data(flags.val_dataset, dataset.split(flags.val_dataset), images, flags, False, pinned)
-    return TrainingData(dataset, data.TrainLoader(pairs, flags, pinned), validation, torch.from_numpy(pairs.pids))
+    loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -155,7 +155,11 @@ class TrainPairs(TorchDataset):
 class TrainLoader:
     """Training batches by epoch, from worker processes that live as long as the run."""
 
-    def __init__(self, pairs: TrainPairs, options: DataOptions, pin_memory: bool) -> None:
+    def __init__(
+        self, pairs: TrainPairs, options: DataOptions, pin_memory: bool, several_ids: Sequence[str] = ()
+    ) -> None:
+        """``several_ids``: losses that cannot use a batch of one identity."""
+        self._several_ids, self._pids = several_ids, pairs.pids if several_ids else np.empty(0, np.int64)
         if options.sampler == "identity":
             self._sampler = IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed)
         else:
@@ -179,12 +183,25 @@ class TrainLoader:
 
         Raises:
             ImageError: an image cannot be decoded; names the file.
+            ValueError: a batch to come holds a single identity and a loss cannot use it.
         """
         self._sampler.set_epoch(epoch, skip)
+        if self._several_ids:
+            self._refuse_one_identity(epoch, skip)
         for batch in self._loader:
             if isinstance(batch, ImageError):
                 raise batch
             yield batch
+
+    def _refuse_one_identity(self, epoch: int, skip: int) -> None:
+        """Look at the order of an epoch before it begins: here the identities are on the CPU, and no step is lost."""
+        for number, batch in enumerate(self._sampler.order(epoch)[skip:], start=skip + 1):
+            if (self._pids[batch] == self._pids[batch[0]]).all():
+                raise ValueError(
+                    f"--loss_names {'+'.join(self._several_ids)}: needs two identities in every batch, and batch "
+                    f"{number} of epoch {epoch} has {len(batch)} pair(s) of one; use another --batch_size, or with "
+                    "--sampler identity a smaller --num_instance"
+                )
 
 
 def _as_is(batch: Any) -> Any:

@@ -65,6 +65,11 @@ def padded_fields(loss_names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(field for name in head_names(loss_names) for field in HEADS[name].padded))
 
 
+def several_ids(loss_names: str) -> tuple[str, ...]:
+    """The losses that cannot use a batch of one identity."""
+    return tuple(name for name in head_names(loss_names) if HEADS[name].several_ids)
+
+
 class Step(NamedTuple):
     """What the model returns for a training batch."""
 

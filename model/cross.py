@@ -47,3 +47,14 @@ class CrossFormer(nn.Module):
         """(B, L, D) query tokens over (B, M, D) tokens of the other modality to (B, L, D)."""
         x_BLD = self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
         return self.ln_out(self.transformer(x_BLD))
+
+    def first(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
+        """Position 0 of what ``forward`` gives, (B, D), without the work that the last block does for the others."""
+        x_BLD = self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
+        *blocks, last = self.transformer.resblocks
+        for block in blocks:
+            x_BLD = block(x_BLD)
+        normed_BLD = last.ln_1(x_BLD)
+        first_B1D = x_BLD[:, :1] + last.attn.cross(normed_BLD[:, :1], normed_BLD)
+        first_B1D = first_B1D + last.mlp(last.ln_2(first_B1D))
+        return self.ln_out(first_B1D[:, 0])

@@ -21,9 +21,13 @@ _RENAMED = {
     "mlm_head": "heads.mlm",
     "img_memory": "heads.memory_soft.image_bank",
     "txt_memory": "heads.memory_soft.text_bank",
+    "itm_head": "heads.itm.head",
+    "temp": "heads.itm.temp",
 }
 _IGNORED = ("logit_scale",)
 """keys without a meaning for training or testing here"""
+_BERT = ("text_encoder", "text_feats_2_bert")
+"""ICLF's model carries a BERT that it never uses"""
 
 
 def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -38,7 +42,7 @@ def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     ours: dict[str, Tensor] = {}
     clip: dict[str, Tensor] = {}
     unknown = []
-    for key, value in state.items():
+    for key, value in _without_bert(state).items():
         parts = _unwrapped(key.split("."))
         if not parts:
             unknown.append(key)
@@ -52,6 +56,16 @@ def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
             ours.update(clip_names({".".join((_RENAMED[parts[0]], *parts[1:])): value}))
     ours.update({f"clip.{key}": value for key, value in clip_names(clip).items()})
     return ours, unknown
+
+
+def _without_bert(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Leave out ICLF's BERT; in a checkpoint without ``base_model`` the text tower itself is called text_encoder."""
+    roots = {key: set(key.split(".")[:3]) for key in state}
+    bert = {key for key in state if roots[key].intersection(_BERT)}
+    if not bert or not any("base_model" in root for root in roots.values()):
+        return state
+    log.info("ignored: the unused BERT of a published ICLF run (%s)", ", ".join(f"{name}.*" for name in _BERT))
+    return {key: value for key, value in state.items() if key not in bert}
 
 
 def _unwrapped(parts: list[str]) -> list[str]:

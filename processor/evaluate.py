@@ -69,8 +69,15 @@ def evaluate(
     model: torch.nn.Module, split: EvalSplit, precision: Precision, i2t: bool = False, allow_unmatched: bool = False
 ) -> dict[str, dict[str, float]]:
     """Tables rows: ``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request."""
-    features = encode_split(model, split, precision)
-    query_pids, gallery_pids = split.query_pids.to(precision.device), split.gallery_pids.to(precision.device)
+    return table_rows(encode_split(model, split, precision), split, i2t, allow_unmatched)
+
+
+def table_rows(
+    features: Features, split: EvalSplit, i2t: bool = False, allow_unmatched: bool = False
+) -> dict[str, dict[str, float]]:
+    """What :func:`evaluate` gives, of features that are at hand already."""
+    device = features.text_QD.device
+    query_pids, gallery_pids = split.query_pids.to(device), split.gallery_pids.to(device)
     rows = {
         "t2i": retrieval_metrics(
             features.text_QD, features.image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched

@@ -108,7 +108,7 @@ def test_run_directory_of_the_published_program(trained: Path, tmp_path: Path, w
 
 
 def test_interrupted_run_continues_bit_identically(data_root: Path, tmp_path: Path):
-    flags = [*SMALL, "--root_dir", str(data_root), "--img_aug", "--loss_names", "sdm+id+mlm", "--log_period", "1"]
+    flags = [*SMALL, "--root_dir", str(data_root), "--img_aug", "--loss_names", "sdm+id+mlm+itm", "--log_period", "1"]
     flags += ["--num_epoch", "3", "--batch_size", "4", "--precision", "fp32"]
     train_script.main([*flags, "--run_dir", str(tmp_path / "whole")])
     command = [sys.executable, "train.py", *flags, "--run_dir", str(tmp_path / "cut")]

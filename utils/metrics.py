@@ -55,6 +55,7 @@ def retrieval_metrics(
     ks: Sequence[int] = (1, 5, 10),
     allow_unmatched: bool = False,
     block: int | None = None,
+    first_QK: Tensor | None = None,
 ) -> dict[str, float]:
     """R@k, mAP and mINP of a retrieval by cosine similarity.
 
@@ -66,6 +67,7 @@ def retrieval_metrics(
         ks: the ranks of R@k; a k beyond the gallery counts the whole gallery.
         allow_unmatched: leave out queries whose identity the gallery lacks, and add their number as ``unmatched``.
         block: queries that a thread handles at once; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
+        first_QK: (Q, K) gallery positions that come first, in this order, whatever their similarity; for reranking.
 
     Returns:
         ``{"R1": ..., "R5": ..., "R10": ..., "mAP": ..., "mINP": ...}`` in percent.
@@ -76,7 +78,7 @@ def retrieval_metrics(
     """
     _check_features(query_features, gallery_features)
     require_matches(query_pids, gallery_pids, allow_unmatched)
-    return summarise(rank_matches(query_features, gallery_features, query_pids, gallery_pids, block), ks)
+    return summarise(rank_matches(query_features, gallery_features, query_pids, gallery_pids, block, first_QK), ks)
 
 
 def similarity_metrics(
@@ -149,6 +151,7 @@ def rank_matches(
     query_pids: Tensor | Sequence[int],
     gallery_pids: Tensor | Sequence[int],
     block: int | None = None,
+    first_QK: Tensor | None = None,
 ) -> QueryRanks:
     """Where each query's matches are ranked by cosine similarity; arguments and errors as `retrieval_metrics`.
 
@@ -156,6 +159,8 @@ def rank_matches(
     """
     matches = _find_matches(query_pids, gallery_pids, query_features, gallery_features)
     similarity = _cosine(query_features, gallery_features)
+    if first_QK is not None:
+        similarity = _led_by(first_QK, similarity)
     return _rank_blocks(similarity, matches, len(query_features), len(gallery_features), block)
 
 
@@ -281,6 +286,19 @@ def _cosine(query_features: Tensor, gallery_features: Tensor) -> Similarity:
             torch.mm(query_BD, gallery_GD.T, out=out_BG)
 
     return similarity
+
+
+def _led_by(first_QK: Tensor, similarity: Similarity) -> Similarity:
+    """Similarities in which the entries ``first_QK`` are ahead of all others, in their order."""
+    # Whole numbers above every cosine: float32 holds them exactly, up to a gallery of 16 million.
+    score_K = torch.arange(first_QK.shape[1] + 1, 1, -1, device=first_QK.device, dtype=torch.float32)
+
+    def led(rows_B: Tensor, out_BG: Tensor) -> None:
+        similarity(rows_B, out_BG)
+        first_BK = first_QK[rows_B]
+        out_BG.scatter_(1, first_BK, score_K.expand_as(first_BK))
+
+    return led
 
 
 def _norms(features: Tensor, name: str) -> Tensor:

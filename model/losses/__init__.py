@@ -7,6 +7,7 @@ from model.losses.identity import ID
 from model.losses.itc import ITC
 from model.losses.itc1 import ITC1
 from model.losses.memory_soft import MemorySoft
+from model.losses.itm import ITM
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
 
@@ -19,4 +20,5 @@ HEADS: dict[str, type[LossHead]] = {
     "itc1": ITC1,
     "cons": Cons,
     "memory_soft": MemorySoft,
+    "itm": ITM,
 }

@@ -61,6 +61,8 @@ class LossHead(nn.Module):
     """batch fields"""
     padded: ClassVar[tuple[str, ...]] = ()
     """text fields whose padding has an influence on this loss"""
+    several_ids: ClassVar[bool] = False
+    """whether a batch of one identity cannot be used"""
     parts: ClassVar[tuple[str, ...]] = ()
     """names of shared modules"""
     roles: ClassVar[dict[str, str]] = {}

@@ -1,0 +1,65 @@
+"""The cross encoder of a trained run, for testing: tells how well a caption and an image belong together.
+
+Shape letters: P pairs of caption and image, L text positions, M image tokens, D embedding.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from model.cross import CrossFormer, CrossOptions
+from model.losses.base import Sizes
+from model.losses.itm import ITM, ITMOptions
+from model.weights import load_strict
+
+_SOURCES = {"cross_former": "parts.cross_former", "itm": "heads.itm"}
+"""our modules to where a training checkpoint has them"""
+
+
+class Matcher(nn.Module):
+    """Cross former and matching head."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.cross_former = CrossFormer(CrossOptions(cmt_depth=depth), width)
+        self.itm = ITM(ITMOptions(), Sizes(width, 0, 0, 0, 0))
+
+    def forward(self, text_PLD: Tensor, image_PMD: Tensor) -> Tensor:
+        """Tokens of captions (with their padding, as in training) and images to matching scores (P,), float32.
+
+        The score is the log odds of "belongs together": in the order of the probability, but without its ties near 1.
+        """
+        logits_P2 = self.itm.match(self.cross_former, text_PLD, image_PMD)
+        return logits_P2[:, 1] - logits_P2[:, 0]
+
+
+def restore_matcher(state: Mapping[str, Tensor], width: int, source: str) -> tuple[Matcher, set[str]]:
+    """The matcher in a checkpoint; its depth is read off the weights.
+
+    Args:
+        state: weights under our names.
+        width: embedding size of the towers.
+        source: what to call the checkpoint in an error.
+
+    Returns:
+        the matcher and the keys that it uses.
+
+    Raises:
+        ValueError: the run has no matching head, or its weights do not fit.
+    """
+    if not any(key.startswith("heads.itm.") for key in state):
+        raise ValueError(
+            f"{source}: has no matching head to rerank with; only runs with itm among their --loss_names have one. "
+            "Test it without --rerank"
+        )
+    weights, used = {}, set()
+    for name, root in _SOURCES.items():
+        for key, value in state.items():
+            if key.startswith(root + "."):
+                weights[name + key.removeprefix(root)] = value
+                used.add(key)
+    blocks = "cross_former.transformer.resblocks."
+    depth = len({key.removeprefix(blocks).split(".")[0] for key in weights if key.startswith(blocks)})
+    matcher = Matcher(width, max(depth, 1))
+    load_strict(matcher, weights, source)
+    return matcher.eval(), used
