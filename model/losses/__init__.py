@@ -1,5 +1,6 @@
 """Every loss by the name that ``--loss_names`` uses."""
 
+from model.losses.aux import Aux
 from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
 from model.losses.identity import ID
@@ -13,4 +14,5 @@ HEADS: dict[str, type[LossHead]] = {
     "cmpm": CMPM,
     "id": ID,
     "mlm": MLM,
+    "aux": Aux,
 }
