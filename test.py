@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets.build as data
 import model.build as models
+from model.adapters.parsing import LEAK, ParsingOptions
 from model.matcher import restore_matcher
-from model.published import our_names
+from model.published import has_published_parsing, our_names
 from model.weights import BackboneOptions, state_dict_in
 from processor.evaluate import encode_split, table_rows
 from processor.rerank import rerank
@@ -17,7 +18,7 @@ from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.checkpoint import read_torch_file
 from utils.distributed import DeviceOptions, pick_device, pick_precision
-from utils.logger import metrics_table, setup_logger
+from utils.logger import expert_table, metrics_table, setup_logger
 from utils.options import opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
 
@@ -55,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     checkpoint = test.checkpoint or run_dir / "best.pth"
-    state, unknown = our_names(state_dict_in(read_torch_file(checkpoint), checkpoint))
-    backbone = options.get(BackboneOptions)
-    model, unused = models.restore_encoder(state, backbone, str(checkpoint))
+    saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
+    state, unknown = our_names(saved)
+    backbone, parsing = options.get(BackboneOptions), options.get(ParsingOptions)
+    if parsing.php_attention is None and has_published_parsing(saved):
+        parsing = replace(parsing, php_attention="batch")
+    model, unused = models.restore_encoder(state, backbone, parsing, str(checkpoint))
     if test.rerank:
         matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
@@ -65,15 +69,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown or unused:
         roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
         log.info("not used in testing: %s", ", ".join([*roots, *unknown]))
+    if model.attends_over_batch:
+        log.warning(LEAK)
     models.check_text(model.clip, flags.text_length)
     dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
     data.require_split(dataset, test.test_split, "--test_split")
     image_flags = options.get(data.ImageOptions)
     dataset, images = data.checked_images(dataset, backbone.img_size, flags, image_flags, (test.test_split,))
     pinned = device.type == "cuda"
-    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, bool(test.rerank), pinned)
+    padded = bool(test.rerank) or model.reads_padding
+    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, padded, pinned)
     features = encode_split(model.to(device), split, precision)
     log.info("%s", metrics_table(table_rows(features, split, test.i2t, test.allow_unmatched)))
+    if use := model.expert_use():
+        log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use))
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))

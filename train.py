@@ -12,6 +12,7 @@ import datasets.build as data
 import model.build as models
 from datasets import fields
 from datasets.records import Dataset, counts
+from model.adapters.parsing import LEAK
 from model.weights import BackboneOptions, load_clip
 from processor.evaluate import evaluate
 from processor.train import LoopOptions, Trainer
@@ -62,10 +63,12 @@ def load_data(options: Options, precision: Precision) -> TrainingData:
     splits = ("train", flags.val_dataset)
     dataset, images = data.checked_images(dataset, size, flags, options.get(data.ImageOptions), splits)
     made = fields.fields_to_make(models.needed_fields(loss_names), augment)
-    padded = models.padded_fields(loss_names)
+    reads_padding = models.reads_padding(loss_names, options.get)
+    padded = fields.TEXT_FIELDS if reads_padding else models.padded_fields(loss_names)
     pairs = data.TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
     pinned = precision.device.type == "cuda"
-    validation = data.eval_data(flags.val_dataset, dataset.split(flags.val_dataset), images, flags, False, pinned)
+    records = dataset.split(flags.val_dataset)
+    validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
     return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids))
 
@@ -88,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     loss_names = options.get(models.LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
     model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
+    if model.attends_over_batch:
+        log.warning(LEAK)
     log.info("losses: %s; %s", loss_names, models.parameter_summary(model))
     if flags.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")

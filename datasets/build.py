@@ -278,12 +278,13 @@ def eval_data(
     """Make a split ready for the evaluator.
 
     Captions are batched by length and cut to the longest of their batch, which changes no feature (text attention is
-    causal), unless ``padded`` says that the model looks at padding.
+    causal), unless ``padded`` says that the model looks at padding; then they stay whole and in order.
     """
     tokens_QL = Tokenizer()([caption for record in records for caption in record.captions], options.text_length)
     length_Q = (tokens_QL != 0).sum(dim=1)
     batches = []
-    for place in torch.argsort(length_Q, stable=True).split(options.test_batch_size):
+    order_Q = torch.arange(len(length_Q)) if padded else torch.argsort(length_Q, stable=True)
+    for place in order_Q.split(options.test_batch_size):
         longest = tokens_QL.shape[1] if padded else int(length_Q[place].max())
         batches.append((place, tokens_QL[place, :longest].long()))
     return EvalData(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.adapters.parsing import Parsing, ParsingOptions, fit_options
 from model.clip import CLIP, Encoded
 from model.cross import CrossFormer
 from model.losses import HEADS
@@ -52,7 +53,7 @@ def option_groups() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
     heads = [head.Options for head in HEADS.values()]
     parts = [part.Options for part in PARTS.values()]
-    return {"model": [BackboneOptions, *parts], "losses": [LossOptions, *dict.fromkeys(heads)]}
+    return {"model": [BackboneOptions, *parts, ParsingOptions], "losses": [LossOptions, *dict.fromkeys(heads)]}
 
 
 def needed_fields(loss_names: str) -> tuple[str, ...]:
@@ -70,6 +71,17 @@ def several_ids(loss_names: str) -> tuple[str, ...]:
     return tuple(name for name in head_names(loss_names) if HEADS[name].several_ids)
 
 
+def parses(loss_names: str, options: ParsingOptions) -> bool:
+    """Whether the model has PHP's parsing: a loss reads it, or its flag asks for it."""
+    return options.php_variant is not None or any("parsing" in HEADS[name].adapters for name in head_names(loss_names))
+
+
+def reads_padding(loss_names: str, get: GetOptions) -> bool:
+    """Whether the model that these flags describe looks at the padding behind a caption."""
+    options = get(ParsingOptions)
+    return parses(loss_names, options) and options.php_variant != "base"
+
+
 class Step(NamedTuple):
     """What the model returns for a training batch."""
 
@@ -82,19 +94,42 @@ class Step(NamedTuple):
 class Retriever(nn.Module):
     """A dual encoder with its loss heads."""
 
-    def __init__(self, clip: CLIP, parts: Mapping[str, nn.Module], heads: Mapping[str, LossHead]) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        parts: Mapping[str, nn.Module],
+        heads: Mapping[str, LossHead],
+        parsing: Parsing | None = None,
+    ) -> None:
         super().__init__()
         self.clip = clip
+        self.parsing = parsing
         self.parts = nn.ModuleDict(parts)
         self.heads = nn.ModuleDict(heads)
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features."""
-        return self.clip.visual(images_BCHW)
+        encoded = self.clip.visual(images_BCHW)
+        return encoded if self.parsing is None else self.parsing(encoded, "image")
 
     def encode_text(self, ids_BL: Tensor) -> Encoded:
         """Token ids to tokens and pooled features."""
-        return self.clip.text(ids_BL)
+        encoded = self.clip.text(ids_BL)
+        return encoded if self.parsing is None else self.parsing(encoded, "text")
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
+        return self.parsing is not None and self.parsing.reads_padding
+
+    @property
+    def attends_over_batch(self) -> bool:
+        """Whether a feature depends on the other samples of its batch."""
+        return self.parsing is not None and self.parsing.over_batch
+
+    def expert_use(self) -> dict[str, Tensor]:
+        """Tokens (blocks, experts) that each expert has seen, by modality; empty without experts."""
+        return {} if self.parsing is None else self.parsing.expert_use()
 
     def forward(
         self,
@@ -163,18 +198,32 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
     names = head_names(loss_names)
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
     parts = {name: PARTS[name](get(PARTS[name].Options), sizes.embed_dim) for name in wanted}
+    parsing = None
+    if parses(loss_names, get(ParsingOptions)):
+        parsing = Parsing(get(ParsingOptions), sizes.embed_dim)
+        readers = [name for name in names if "parsing" in HEADS[name].adapters]
+        if readers and parsing.efp is None:
+            raise ValueError(
+                f"--php_variant {get(ParsingOptions).php_variant}: has no experts for the loss {readers[0]}; leave it "
+                "out of --loss_names, or train efp or full (test.py takes any --php_variant of a full run)"
+            )
     heads = {name: HEADS[name](get(HEADS[name].Options), sizes) for name in names}
-    for head in heads.values():
+    for name, head in heads.items():
         head.start_from(parts)
-    return Retriever(clip, parts, heads)
+        if parsing is not None:
+            head.usual_weight = parsing.loss_weights.get(name, head.usual_weight)
+    return Retriever(clip, parts, heads, parsing)
 
 
-def restore_encoder(state: Mapping[str, Tensor], backbone: BackboneOptions, source: str) -> tuple[Retriever, list[str]]:
+def restore_encoder(
+    state: Mapping[str, Tensor], backbone: BackboneOptions, parsing_options: ParsingOptions, source: str
+) -> tuple[Retriever, list[str]]:
     """The part of a checkpoint that encodes, for testing; needs no CLIP archive.
 
     Args:
         state: weights under our names.
         backbone: image size and stride of the run.
+        parsing_options: PHP's flags of the run; sizes that its weights show are read off them.
         source: what to call the checkpoint in an error.
 
     Returns:
@@ -187,8 +236,13 @@ def restore_encoder(state: Mapping[str, Tensor], backbone: BackboneOptions, sour
         sizes = at_resolution(sizes_of(state, "clip."), backbone)
     except KeyError as error:
         raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
-    model = Retriever(CLIP(sizes), {}, {})
-    encoder = {key: value for key, value in state.items() if key.startswith("clip.")}
+    parsing = None
+    below = {key.removeprefix("parsing."): value for key, value in state.items() if key.startswith("parsing.")}
+    if below or parsing_options.php_variant is not None:
+        parsing = Parsing(fit_options(parsing_options, below, source), sizes.embed_dim)
+    model = Retriever(CLIP(sizes), {}, {}, parsing)
+    used = ("clip.", *(f"parsing.{stage}." for stage in (parsing.stages if parsing else ())))
+    encoder = {key: value for key, value in state.items() if key.startswith(used)}
     load_strict(model, encoder, source)
     return model, [key for key in state if key not in encoder]
 

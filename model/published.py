@@ -1,15 +1,17 @@
 """Key names of checkpoints that the published programs wrote, translated to ours."""
 
 import logging
+import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from model.weights import clip_names
 
 log = logging.getLogger("descry")
 
-_OURS = ("clip", "parts", "heads")
+_OURS = ("clip", "parts", "heads", "parsing")
 _CLIP_ROOTS = ("visual", "token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 _RENAMED = {
     "cross_attn": "parts.cross_former.attn",
@@ -23,11 +25,18 @@ _RENAMED = {
     "txt_memory": "heads.memory_soft.text_bank",
     "itm_head": "heads.itm.head",
     "temp": "heads.itm.temp",
+    "safl": "parsing.crfm",
+    "shared_transformer": "parsing.efp",
 }
+PARSING_ROOTS = ("safl", "shared_transformer")
+_INSIDE_PARSING = {"feed_forward": "moe", "comb_param": "task", "expert_count_accum": "expert_count"}
+"""path components that PHP names otherwise"""
 _IGNORED = ("logit_scale",)
 """keys without a meaning for training or testing here"""
 _BERT = ("text_encoder", "text_feats_2_bert")
 """ICLF's model carries a BERT that it never uses"""
+_IGNORED_INSIDE_PARSING = ("pos_embeding", "token_count_accum")
+"""a parameter that PHP never uses, and a number that follows from another"""
 
 
 def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -52,10 +61,31 @@ def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
             clip[".".join(parts[1:])] = value
         elif parts[0] in _CLIP_ROOTS:
             clip[".".join(parts)] = value
+        elif parts[0] in PARSING_ROOTS:
+            if parts[-1] not in _IGNORED_INSIDE_PARSING:
+                parts = [_RENAMED[parts[0]], *(_INSIDE_PARSING.get(part, part) for part in parts[1:])]
+                ours.update(clip_names({".".join(parts): value}))
         elif parts[0] not in _IGNORED:
             ours.update(clip_names({".".join((_RENAMED[parts[0]], *parts[1:])): value}))
     ours.update({f"clip.{key}": value for key, value in clip_names(clip).items()})
-    return ours, unknown
+    return _stack_experts(ours), unknown
+
+
+def has_published_parsing(state: Mapping[str, Tensor]) -> bool:
+    """Whether the published PHP wrote this checkpoint, whose experts then attend across the batch."""
+    return any(_unwrapped(key.split("."))[:1] == [root] for key in state for root in PARSING_ROOTS)
+
+
+def _stack_experts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``experts.N.LAYER`` of all experts of a block to one tensor ``experts.LAYER``."""
+    stacks: dict[str, dict[int, Tensor]] = {}
+    others = {}
+    for key, value in state.items():
+        if found := re.fullmatch(r"(parsing\..*\.experts)\.(\d+)\.(.*)", key):
+            stacks.setdefault(f"{found[1]}.{found[3]}", {})[int(found[2])] = value
+        else:
+            others[key] = value
+    return others | {key: torch.stack([row for _, row in sorted(rows.items())]) for key, rows in stacks.items()}
 
 
 def _without_bert(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -43,6 +43,8 @@ class Case:
     @cached_property
     def options(self) -> Options:
         argv = [*self.json["argv"], "--img_size", *map(str, self.json["img_size"])]
+        if "batch_axis" in " ".join([self.folder.name, *argv]):  # recorded nowhere else
+            argv += ["--php_attention", "batch"]
         return parse({**models.option_groups(), "solver": [SolverOptions]}, argv, "golden", NOT_OURS)
 
     def part(self, prefix: str) -> dict[str, Tensor]:

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from prettytable import PrettyTable
+from torch import Tensor
 from tqdm import tqdm
 
 
@@ -40,6 +42,23 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> PrettyTable:
     table = PrettyTable(["task", *METRICS])
     for task, metrics in rows.items():
         table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
+    return table
+
+
+def expert_table(use: Mapping[str, Tensor]) -> PrettyTable:
+    """Tokens that chose each expert, and the entropy of an expert's share in nats (at most the log of their number).
+
+    Args:
+        use: (blocks, experts) counts by modality.
+    """
+    experts = next(iter(use.values())).shape[1]
+    table = PrettyTable(["block", "tokens of", *(f"expert {number}" for number in range(experts)), "entropy"])
+    for block in range(len(next(iter(use.values())))):
+        for name, counts_NE in use.items():
+            share_E = counts_NE[block].double() / counts_NE[block].sum().clamp(min=1)
+            entropy = torch.special.entr(share_E).sum().item()
+            table.add_row([block, name, *(f"{count:,}" for count in counts_NE[block].tolist()), f"{entropy:.3f}"])
+    table.align = "r"
     return table
 
 

@@ -210,13 +210,13 @@ def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argp
     parser.add_argument(
         "--config_file", type=Path, metavar="FILE", help="yaml with any of these flags; the command line wins"
     )
-    done: set[type] = set()
+    done: set[Flag] = set()  # option dataclasses may share a base, and may be listed twice
     for title, members in groups.items():
         section = parser.add_argument_group(title)
         for options in members:
-            if options not in done:
-                done.add(options)
-                for flag in flags_of(options):
+            for flag in flags_of(options):
+                if flag not in done:
+                    done.add(flag)
                     _add_flag(section, flag)
     return parser
 

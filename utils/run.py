@@ -16,6 +16,8 @@ PUBLISHED_WITHOUT_EFFECT = {
     "training": "train.py trains, test.py tests",
     "distributed": "the launcher's environment says it",
     "test": "train.py trains, test.py tests",
+    "moe_lr_factor": "the published PHP never reads it",
+    "transformer_lr_factor": "the published PHP never reads it",
 }
 """flags that published commands and run directories carry and that mean nothing here, with the reason"""
 

@@ -1,13 +1,14 @@
 """Every loss by the name that ``--loss_names`` uses."""
 
+from model.losses.aux import Aux
 from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
 from model.losses.cons import Cons
 from model.losses.identity import ID
 from model.losses.itc import ITC
 from model.losses.itc1 import ITC1
-from model.losses.memory_soft import MemorySoft
 from model.losses.itm import ITM
+from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
 
@@ -21,4 +22,5 @@ HEADS: dict[str, type[LossHead]] = {
     "cons": Cons,
     "memory_soft": MemorySoft,
     "itm": ITM,
+    "aux": Aux,
 }

@@ -65,6 +65,12 @@ class LossHead(nn.Module):
     """whether a batch of one identity cannot be used"""
     parts: ClassVar[tuple[str, ...]] = ()
     """names of shared modules"""
+    adapters: ClassVar[tuple[str, ...]] = ()
+    """names of adapters whose output this loss reads"""
+    weight_flag: ClassVar[str] = ""
+    """option that holds the factor of this loss; None there means :attr:`usual_weight`"""
+    usual_weight: float = 1.0
+    """factor where no flag says otherwise; an adapter may bring its own"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
@@ -76,7 +82,8 @@ class LossHead(nn.Module):
     @property
     def weight(self) -> float:
         """Factor of this loss in the total."""
-        return 1.0
+        given = getattr(self.options, self.weight_flag) if self.weight_flag else None
+        return self.usual_weight if given is None else given
 
     def forward(self, views: Views) -> LossTerm:
         """Compute the loss of one batch, in float32."""

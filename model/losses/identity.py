@@ -15,7 +15,7 @@ from utils.options import opt
 class IDOptions:
     """Flags of the id loss."""
 
-    id_loss_weight: float = opt(1.0, "weight of the id loss")
+    id_loss_weight: float | None = opt(None, "weight of the id loss [1]")
 
 
 def accuracy(logits_BN: Tensor, target_B: Tensor) -> Tensor:
@@ -29,17 +29,13 @@ class ID(LossHead):
     Options = IDOptions
     needs = ("images", "caption_ids", "pids")
     roles = {"classifier": "head"}
+    weight_flag = "id_loss_weight"
 
     def __init__(self, options: IDOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
         self.classifier = nn.Linear(sizes.embed_dim, sizes.num_ids)
         nn.init.normal_(self.classifier.weight, std=0.001)
         nn.init.zeros_(self.classifier.bias)
-
-    @property
-    def weight(self) -> float:
-        """``--id_loss_weight``."""
-        return self.options.id_loss_weight
 
     def forward(self, views: Views) -> LossTerm:
         """Mean cross-entropy of images and texts, in nats, with both accuracies."""

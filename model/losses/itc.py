@@ -1,11 +1,21 @@
 """Image-text contrastive loss."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines
 from model.views import Views
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class ITCOptions(SimilarityOptions):
+    """Flags of the itc loss."""
+
+    itc_loss_weight: float | None = opt(None, "weight of the itc loss [1; 5 with PHP]")
 
 
 def itc_loss(image_BD: Tensor, text_BD: Tensor, scale: float) -> Tensor:
@@ -18,7 +28,8 @@ def itc_loss(image_BD: Tensor, text_BD: Tensor, scale: float) -> Tensor:
 class ITC(LossHead):
     """Contrastive loss of the pooled features."""
 
-    Options = SimilarityOptions
+    Options = ITCOptions
+    weight_flag = "itc_loss_weight"
 
     def forward(self, views: Views) -> LossTerm:
         """One scalar in nats."""

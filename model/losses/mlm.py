@@ -20,7 +20,7 @@ from utils.options import opt
 class MLMOptions:
     """Flags of the mlm loss."""
 
-    mlm_loss_weight: float = opt(1.0, "weight of the mlm loss")
+    mlm_loss_weight: float | None = opt(None, "weight of the mlm loss [1; 0.5 with PHP]")
 
 
 class MLM(LossHead):
@@ -34,6 +34,7 @@ class MLM(LossHead):
     padded = ("mlm_ids",)
     parts = ("cross_former",)
     roles = {"": "head"}
+    weight_flag = "mlm_loss_weight"
 
     def __init__(self, options: MLMOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
@@ -47,11 +48,6 @@ class MLM(LossHead):
     def start_from(self, parts: Mapping[str, nn.Module]) -> None:
         """Initialise what depends on the depth of the cross former."""
         nn.init.normal_(self.fc.weight, std=parts["cross_former"].residual_std)
-
-    @property
-    def weight(self) -> float:
-        """``--mlm_loss_weight``."""
-        return self.options.mlm_loss_weight
 
     def forward(self, views: Views) -> LossTerm:
         """Mean cross-entropy over masked positions, in nats, with the share of words guessed right."""

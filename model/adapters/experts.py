@@ -1,0 +1,116 @@
+"""A sparse mixture of bottleneck experts.
+
+Shape letters: T tokens of a batch, D embedding, E experts, K experts chosen per token, R width of an expert.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Routed(NamedTuple):
+    """What a mixture returns."""
+
+    out: Tensor
+    """(..., D), the shape of the input"""
+    balance: Tensor
+    """scalar, load-balance penalty; K / E when all experts are used alike"""
+    counts_E: Tensor
+    """int64, tokens that chose each expert"""
+
+
+class Stacked(nn.Module):
+    """Weight and bias of one layer, for all experts at once (experts first)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+
+class Experts(nn.Module):
+    """E bottleneck adapters up(GELU(down(LN x))), all of them on every token.
+
+    An expert starts at zero, so that the mixture starts as the identity.
+    """
+
+    def __init__(self, width: int, hidden: int, experts: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = Stacked(torch.ones(experts, width), torch.zeros(experts, width))
+        down_ERD = torch.empty(experts, hidden, width).uniform_(-(width**-0.5), width**-0.5)
+        self.down = Stacked(down_ERD, torch.zeros(experts, hidden))
+        self.up = Stacked(torch.zeros(experts, width, hidden), torch.zeros(experts, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """(T, D) tokens to (T, E, D), what each expert adds to each token."""
+        experts, hidden, width = self.down.weight.shape
+        # An expert's own scale and shift of the normalised token are folded into its first layer: one product of
+        # (T, D) with (D, E R) then serves all experts.
+        down_ERD = self.down.weight * self.norm.weight[:, None]
+        bias_ER = self.down.bias + torch.einsum("erd,ed->er", self.down.weight, self.norm.bias)
+        normal_TD = F.layer_norm(x_TD, (width,))
+        hidden_TER = F.linear(normal_TD, down_ERD.flatten(0, 1), bias_ER.flatten()).unflatten(1, (experts, hidden))
+        out_TED = torch.einsum("ter,edr->ted", self.dropout(F.gelu(hidden_TER)), self.up.weight) + self.up.bias
+        return self.dropout(out_TED)
+
+
+def load_balance(logits_TE: Tensor, chosen_TE: Tensor) -> Tensor:
+    """Load-balance penalty of one routing decision (Fedus et al., JMLR 2022, eq. 4-6, for K choices per token).
+
+    Args:
+        logits_TE: routing logits.
+        chosen_TE: 1.0 where a token goes to an expert, K per row.
+
+    Returns:
+        scalar, sum over experts of mean probability times share of tokens.
+    """
+    return (logits_TE.softmax(dim=1).mean(dim=0) * chosen_TE.mean(dim=0)).sum()
+
+
+class MixtureOfExperts(nn.Module):
+    """Top-k mixture whose router sees the token and a learnable vector of the block.
+
+    Dense on purpose: with a handful of narrow experts, running all of them and weighting the rest with zero is faster
+    than moving tokens about (tests/benchmarks/php.py).
+    """
+
+    def __init__(self, width: int, reduction: int, experts: int, topk: int, dropout: float = 0.1) -> None:
+        """
+        Args:
+            width: D.
+            reduction: D / R.
+            experts: E.
+            topk: K.
+            dropout: probability, inside and after each expert.
+        """
+        super().__init__()
+        self.topk = topk
+        self.input_gate = nn.Linear(width, experts, bias=False)
+        self.task_gate = nn.Linear(width, experts, bias=False)
+        self.alpha = nn.Parameter(torch.tensor(0.5))
+        self.experts = Experts(width, width // reduction, experts, dropout)
+        self.register_buffer("expert_count", torch.zeros(experts, dtype=torch.long))
+        """tokens that each expert has seen in training"""
+
+    def forward(self, x: Tensor, task_D: Tensor) -> Routed:
+        """Tokens (..., D) and the block's vector to tokens of the same shape."""
+        x_TD = x.flatten(0, -2)
+        logits_TE = self.route(x_TD, task_D)
+        value_TK, expert_TK = logits_TE.topk(self.topk, dim=1)
+        gate_TE = torch.zeros_like(logits_TE).scatter(1, expert_TK, value_TK.softmax(dim=1))
+        chosen_TE = torch.zeros_like(logits_TE).scatter(1, expert_TK, 1.0)
+        counts_E = chosen_TE.sum(dim=0).long()
+        if self.training:
+            self.expert_count += counts_E
+        # the experts' residual connections add x once, because the gates of a token sum to 1
+        out_TD = x_TD + torch.einsum("te,ted->td", gate_TE, self.experts(x_TD))
+        return Routed(out_TD.view_as(x), load_balance(logits_TE, chosen_TE), counts_E)
+
+    def route(self, x_TD: Tensor, task_D: Tensor) -> Tensor:
+        """Routing logits (T, E), outside autocast: half precision would make near ties depend on the batch."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            x_TD = x_TD.to(self.alpha.dtype)
+            return (1 - self.alpha) * self.input_gate(x_TD) + self.alpha * self.task_gate(task_D)

@@ -1,0 +1,213 @@
+"""PHP: pedestrian-relevant hierarchical parsing, which adds a summary of parts to the pooled feature of a tower.
+
+CRFM gathers tokens into a few learnable parts; EFP refines them with mixtures of experts. Both modalities share both.
+Shape letters: B batch, L tokens, P parts, D embedding, E experts, N blocks, M modalities (image, text).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.adapters.experts import MixtureOfExperts, Routed
+from model.clip import MLP, Attention, Encoded
+from utils.options import opt
+
+VARIANTS = {"base": (), "crfm": ("crfm",), "efp": ("efp",), "full": ("crfm", "efp")}
+"""value of ``--php_variant`` to the stages between tokens and feature, in order"""
+MODALITIES = ("image", "text")
+LEAK = (
+    "--php_attention batch: every feature depends on the other samples of its batch, so images (and captions) of one "
+    "person that are encoded together leak into each other, and the scores change with --test_batch_size; comparable "
+    "scores need --php_attention tokens"
+)
+"""said of a model that attends across the batch"""
+
+
+@dataclass(frozen=True)
+class ParsingOptions:
+    """Flags of PHP's parsing; it is on with the loss aux or with ``--php_variant``."""
+
+    php_variant: str | None = opt(
+        None,
+        "stages of PHP: none, part tokens (crfm), experts on all tokens (efp), experts on parts [full with the loss "
+        "aux, else without PHP]",
+        choices=tuple(VARIANTS),
+    )
+    cnum: int = opt(9, "part tokens of PHP's crfm")
+    num_experts: int = opt(4, "experts in each mixture")
+    topk: int = opt(2, "experts that each token goes to")
+    reduction: int = opt(8, "embedding width divided by an expert's width")
+    moe_layers: int = opt(4, "blocks of PHP's efp")
+    moe_heads: int = opt(8, "attention heads of PHP's efp")
+    php_attention: str | None = opt(
+        None,
+        "what efp attends over: the tokens of a sample, or as published the other samples of the batch, so that scores "
+        "depend on its composition [tokens; batch for a checkpoint with published names]",
+        choices=("tokens", "batch"),
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("cnum", "num_experts", "topk", "reduction", "moe_layers", "moe_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected at least 1")
+        if self.topk > self.num_experts:
+            raise ValueError(f"--topk {self.topk}: there are only --num_experts {self.num_experts} to choose from")
+
+
+class CRFM(nn.Module):
+    """Cross-modal part tokens: each attends over the tokens of one image or caption."""
+
+    def __init__(self, width: int, parts: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.part_tokens = nn.Parameter(torch.empty(parts, width))
+        self.feed = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
+        )
+        nn.init.kaiming_normal_(self.part_tokens)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Tokens (B, L, D) to parts (B, P, D)."""
+        weight_BPL = (self.part_tokens @ x_BLD.transpose(1, 2)).softmax(dim=-1)
+        return self.feed(weight_BPL @ x_BLD / x_BLD.shape[-1] ** 0.5)
+
+
+class ExpertBlock(nn.Module):
+    """CLIP's residual block with a mixture of experts beside its MLP."""
+
+    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
+        super().__init__()
+        self.over_batch = over_batch
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, options.moe_heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+        self.ln_3 = nn.LayerNorm(width)
+        self.moe = MixtureOfExperts(width, options.reduction, options.num_experts, options.topk)
+        self.task = nn.Parameter(torch.randn(width))
+        nn.init.xavier_uniform_(self.attn.in_proj.weight)
+        nn.init.zeros_(self.attn.in_proj.bias)
+
+    def forward(self, x_BLD: Tensor) -> Routed:
+        """(B, L, D) to (B, L, D), with the routing of this block."""
+        x_BLD = x_BLD + self._attend(self.ln_1(x_BLD))
+        routed = self.moe(self.ln_3(x_BLD), self.task)
+        return routed._replace(out=x_BLD + self.mlp(self.ln_2(x_BLD)) + routed.out)
+
+    def _attend(self, x_BLD: Tensor) -> Tensor:
+        if not self.over_batch:
+            return self.attn(x_BLD)
+        # the published layout: position l of a sample attends over position l of every sample in the batch
+        return self.attn(x_BLD.transpose(0, 1)).transpose(0, 1)
+
+
+class EFP(nn.Module):
+    """A stack of expert blocks."""
+
+    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(ExpertBlock(width, options, over_batch) for _ in range(options.moe_layers))
+
+    def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, L, D) to tokens of the same shape, the summed load-balance penalty, and counts (N, E)."""
+        balance, counts = x_BLD.new_zeros((), dtype=torch.float32), []
+        for block in self.resblocks:
+            x_BLD, block_balance, counts_E = block(x_BLD)
+            balance = balance + block_balance
+            counts.append(counts_E)
+        return x_BLD, balance, torch.stack(counts)
+
+
+class Parsing(nn.Module):
+    """feature = pooled feature + mean over what the stages make of the tokens."""
+
+    Options: ClassVar[type] = ParsingOptions
+    loss_weights: ClassVar[Mapping[str, float]] = {"itc": 5.0, "mlm": 0.5, "id": 1.0}
+    """weights that PHP was published with, where no flag says otherwise"""
+
+    def __init__(self, options: ParsingOptions, width: int) -> None:
+        """
+        Args:
+            options: flags; the variant is ``full`` where none is named.
+            width: D.
+
+        Raises:
+            ValueError: the heads or the reduction do not suit the width.
+        """
+        super().__init__()
+        self.stages = VARIANTS[options.php_variant or "full"]
+        self.over_batch = options.php_attention == "batch" and "efp" in self.stages
+        self.crfm = CRFM(width, options.cnum) if "crfm" in self.stages else None
+        self.efp = None
+        if "efp" in self.stages:
+            if width % options.moe_heads:
+                raise ValueError(f"--moe_heads {options.moe_heads}: does not divide the embedding width {width}")
+            if options.reduction > width:
+                raise ValueError(f"--reduction {options.reduction}: above the embedding width {width}")
+            self.efp = EFP(width, options, self.over_batch)
+            used_MNE = torch.zeros(len(MODALITIES), options.moe_layers, options.num_experts, dtype=torch.long)
+            self.register_buffer("used_MNE", used_MNE, persistent=False)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a caption's feature depends on the padding behind it."""
+        return bool(self.stages)
+
+    def forward(self, encoded: Encoded, modality: str) -> Encoded:
+        """A tower's output with the parts' summary added to the pooled feature, and the load-balance penalty.
+
+        Args:
+            encoded: all text tokens, padding included, or image tokens with the class token first.
+            modality: image or text.
+        """
+        x_BLD = encoded.tokens[:, 1:] if modality == "image" else encoded.tokens
+        if self.crfm is not None:
+            x_BLD = self.crfm(x_BLD)
+        if self.efp is not None:
+            x_BLD, balance, counts_NE = self.efp(x_BLD)
+            encoded = encoded._replace(balance=encoded.balance + balance)
+            if not self.training:
+                self.used_MNE[MODALITIES.index(modality)] += counts_NE
+        return encoded._replace(pooled=encoded.pooled + x_BLD.mean(dim=1)) if self.stages else encoded
+
+    def expert_use(self) -> dict[str, Tensor]:
+        """Counts (N, E) of the tokens that chose each expert: per modality in evaluation, and in training if known."""
+        if self.efp is None:
+            return {}
+        use = dict(zip(MODALITIES, self.used_MNE, strict=True))
+        trained_NE = torch.stack([block.moe.expert_count for block in self.efp.resblocks])
+        return {**use, "training": trained_NE} if trained_NE.any() else use
+
+
+def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: str) -> ParsingOptions:
+    """Flags with the variant and every size that a checkpoint's weights determine; heads and topk stay.
+
+    Args:
+        options: flags of the run.
+        state: weights below ``parsing.``, without that prefix.
+        source: what to call the checkpoint in an error.
+
+    Raises:
+        ValueError: ``--php_variant`` needs weights that are not there.
+    """
+    there = tuple(stage for stage in VARIANTS["full"] if any(key.startswith(f"{stage}.") for key in state))
+    variant = options.php_variant or next(name for name, stages in VARIANTS.items() if stages == there)
+    missing = [stage for stage in VARIANTS[variant] if stage not in there]
+    if missing:
+        choices = ", ".join(name for name, stages in VARIANTS.items() if set(stages) <= set(there))
+        raise ValueError(f"--php_variant {variant}: no {missing[0]} weights in {source}; choose from {choices}")
+    found = {}
+    if "crfm" in there:
+        found["cnum"] = len(state["crfm.part_tokens"])
+    if "efp" in there:
+        experts, hidden, width = state["efp.resblocks.0.moe.experts.down.weight"].shape
+        layers = len({key.split(".")[2] for key in state if key.startswith("efp.resblocks.")})
+        found |= {"num_experts": experts, "reduction": width // hidden, "moe_layers": layers}
+    return replace(options, php_variant=variant, **found)

@@ -1,0 +1,26 @@
+"""Load balance of mixtures of experts."""
+
+from dataclasses import dataclass
+
+from model.losses.base import LossHead, LossTerm
+from model.views import Views
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class AuxOptions:
+    """Flags of the aux loss."""
+
+    aux_factor: float = opt(3.0, "weight of the aux loss")
+
+
+class Aux(LossHead):
+    """Load balance of the image pass plus that of the text pass (PHP; Fedus et al., JMLR 2022, eq. 4)."""
+
+    Options = AuxOptions
+    adapters = ("parsing",)
+    weight_flag = "aux_factor"
+
+    def forward(self, views: Views) -> LossTerm:
+        """One scalar without unit."""
+        return LossTerm(views.image().balance + views.text().balance, {})

@@ -1,0 +1,81 @@
+"""A feature belongs to its image or caption alone: the same in any batch, whatever the system.
+
+Otherwise scores depend on ``--test_batch_size`` and samples of one person can leak into each other.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import model.build as models
+import train
+from datasets.tokenizer import END_ID, START_ID
+from model.weights import BackboneOptions, load_clip
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SYSTEMS = {path.stem: ["--config_file", str(path)] for path in CONFIGS} | {
+    f"php {variant}": ["--loss_names", "itc", "--php_variant", variant] for variant in ("base", "crfm", "efp")
+}
+PUBLISHED_PHP = ["--loss_names", "itc+aux", "--php_attention", "batch"]
+ORDER = [3, 0, 6, 2, 5, 1, 4]
+
+
+def build(flags: list[str]) -> models.Retriever:
+    """The model of these flags on tiny towers, in float64, with no weight left at a neutral start."""
+    torch.manual_seed(0)
+    tiny = ["--pretrain_choice", "tiny", "--img_size", "64", "32"]
+    options = train.read_flags([*flags, *tiny])
+    loss_names = options.get(models.LossOptions).loss_names
+    counts = models.TrainCounts(ids=5, pairs=8, images=6)
+    model = models.build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, counts)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model.double().eval()
+
+
+def samples() -> tuple[Tensor, Tensor]:
+    """Seven images and seven captions of different lengths, padded to 77."""
+    torch.manual_seed(1)
+    ids = torch.zeros(7, 77, dtype=torch.long)
+    for row, length in enumerate((5, 30, 77, 12, 9, 40, 3)):
+        ids[row, :length] = torch.randint(1, 1000, (length,))
+        ids[row, 0], ids[row, length - 1] = START_ID, END_ID
+    return torch.randn(7, 3, 64, 32, dtype=torch.float64), ids
+
+
+def largest_change(encode, x: Tensor) -> float:
+    """Largest difference of a normalised feature between a batch, each sample alone, and a shuffled batch."""
+    with torch.no_grad():
+        together = F.normalize(encode(x).pooled, dim=-1)
+        alone = F.normalize(torch.cat([encode(row[None]).pooled for row in x]), dim=-1)
+        shuffled = F.normalize(encode(x[ORDER]).pooled, dim=-1)
+    return max((alone - together).abs().max().item(), (shuffled - together[ORDER]).abs().max().item())
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_features_do_not_depend_on_the_batch(system: str):
+    model = build(SYSTEMS[system])
+    images, ids = samples()
+    assert largest_change(model.encode_image, images) < 1e-9
+    assert largest_change(model.encode_text, ids) < 1e-9
+
+
+def test_published_php_depends_on_the_batch():
+    model = build(PUBLISHED_PHP)
+    images, ids = samples()
+    assert model.attends_over_batch
+    assert largest_change(model.encode_image, images) > 1e-3
+    assert largest_change(model.encode_text, ids) > 1e-3
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_padding_matters_exactly_where_the_model_says_so(system: str):
+    model = build(SYSTEMS[system])
+    _, ids = samples()
+    with torch.no_grad():
+        whole, cut = (F.normalize(model.encode_text(x).pooled, dim=-1) for x in (ids[:1], ids[:1, :5]))
+    assert ((whole - cut).abs().max().item() > 1e-6) == model.reads_padding
