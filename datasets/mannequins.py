@@ -24,12 +24,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets.mannequin_body import look_of
-from datasets.mannequin_dice import LOOK, VIEW, WORDS, Dice
-from datasets.mannequin_people import LEVELS, SPLITS, Person, people
-from datasets.mannequin_photo import photograph
-from datasets.mannequin_sheet import contact_sheet
-from datasets.mannequin_words import Sight, caption
+from datasets.mannequin.body import look_of
+from datasets.mannequin.dice import LOOK, VIEW, WORDS, Dice
+from datasets.mannequin.people import LEVELS, SPLITS, Person, people
+from datasets.mannequin.photo import photograph
+from datasets.mannequin.sheet import contact_sheet
+from datasets.mannequin.words import Sight, caption
 from utils.options import flags_of, opt
 
 NAME = "Mannequins"

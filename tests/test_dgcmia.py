@@ -123,7 +123,7 @@ def test_a_checkpoint_is_tested_on_data_of_another_size(figures: Path, tmp_path:
     assert "not used in testing: heads.memory_soft" in text
 
 
-@pytest.mark.parametrize("config", ["dgcmia", "dgcmia_rstp", "demo_dgcmia"])
+@pytest.mark.parametrize("config", ["dgcmia", "dgcmia_rstp"])
 def test_configs_name_the_losses(config: str):
     options = train_script.read_flags(["--config_file", f"configs/{config}.yaml"])
     assert set(options.flat()["loss_names"].split("+")) == {"itc", *OWN} <= set(HEADS)

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from datasets import mannequins
-from datasets.mannequin_body import look_of
-from datasets.mannequin_dice import Dice
-from datasets.mannequin_people import LEVELS, Person, people
-from datasets.mannequin_photo import photograph
-from datasets.mannequin_words import COLOUR_WORDS, HAIR_WORDS, LOOSE_WORDS, Sight, caption
+from datasets.mannequin.body import look_of
+from datasets.mannequin.dice import Dice
+from datasets.mannequin.people import LEVELS, Person, people
+from datasets.mannequin.photo import photograph
+from datasets.mannequin.words import COLOUR_WORDS, HAIR_WORDS, LOOSE_WORDS, Sight, caption
 from datasets.mannequins import LAYOUTS, MannequinOptions, draw, ensure
 
 SMALL = MannequinOptions(20, 4, 6, "2-3", mannequin_height=64)

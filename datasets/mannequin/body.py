@@ -6,9 +6,9 @@ Body coordinates are in body heights: x to the wearer's left, y up from the grou
 import math
 from dataclasses import dataclass
 
-from datasets.mannequin_dice import Dice
-from datasets.mannequin_people import COLOURS, Person
-from datasets.mannequin_shapes import Brush, Colour, Point, Shell, darker
+from datasets.mannequin.dice import Dice
+from datasets.mannequin.people import COLOURS, Person
+from datasets.mannequin.shapes import Brush, Colour, Point, Shell, darker
 
 Bone = tuple[float, float, float]
 SKINS = {"light": (238, 202, 178), "tan": (214, 164, 124), "brown": (160, 108, 74), "dark": (96, 62, 44)}

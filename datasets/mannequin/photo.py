@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.mannequin_bags import bag_hidden
-from datasets.mannequin_body import Body, Look, Pose, look_of
-from datasets.mannequin_dice import Dice
-from datasets.mannequin_figure import draw_figure
-from datasets.mannequin_people import Level, Person, stranger
-from datasets.mannequin_places import background
-from datasets.mannequin_shapes import DARK, Brush, darker, lighter
+from datasets.mannequin.bags import bag_hidden
+from datasets.mannequin.body import Body, Look, Pose, look_of
+from datasets.mannequin.dice import Dice
+from datasets.mannequin.figure import draw_figure
+from datasets.mannequin.people import Level, Person, stranger
+from datasets.mannequin.places import background
+from datasets.mannequin.shapes import DARK, Brush, darker, lighter
 
 Box = tuple[float, float, float, float]
 

@@ -2,8 +2,8 @@
 
 from PIL import Image, ImageDraw
 
-from datasets.mannequin_dice import Dice
-from datasets.mannequin_shapes import Colour, darker, lighter, mix
+from datasets.mannequin.dice import Dice
+from datasets.mannequin.shapes import Colour, darker, lighter, mix
 
 _PLASTER = ((196, 186, 170), (172, 178, 182), (206, 194, 176), (158, 150, 142), (186, 160, 142), (150, 160, 158))
 _GROUND = ((150, 148, 144), (128, 130, 134), (168, 160, 150), (112, 112, 116))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from datasets.mannequin_dice import WHO, Dice
+from datasets.mannequin.dice import WHO, Dice
 
 SPLITS = ("train", "val", "test")
 

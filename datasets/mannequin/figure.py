@@ -2,11 +2,11 @@
 
 import math
 
-from datasets.mannequin_bags import draw_bag, draw_straps
-from datasets.mannequin_body import SIDES, Body
-from datasets.mannequin_head import draw_head, draw_loose_hair
-from datasets.mannequin_people import BARE_ARMS
-from datasets.mannequin_shapes import Colour, Limb, Shell, chain, darker, lighter
+from datasets.mannequin.bags import draw_bag, draw_straps
+from datasets.mannequin.body import SIDES, Body
+from datasets.mannequin.head import draw_head, draw_loose_hair
+from datasets.mannequin.people import BARE_ARMS
+from datasets.mannequin.shapes import Colour, Limb, Shell, chain, darker, lighter
 
 Ring = tuple[float, float, float, float]
 _HEMS = {"jacket": 0.475, "blazer": 0.45, "vest": 0.47, "cardigan": 0.42, "coat": 0.3}

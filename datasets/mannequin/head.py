@@ -1,7 +1,7 @@
 """Heads: face, hair, glasses and headwear, seen from any side."""
 
-from datasets.mannequin_body import Body
-from datasets.mannequin_shapes import Point, darker, lighter, spline
+from datasets.mannequin.body import Body
+from datasets.mannequin.shapes import Point, darker, lighter, spline
 
 
 def _centre(body: Body) -> Point:

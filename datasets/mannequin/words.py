@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from datasets.mannequin_dice import Dice
-from datasets.mannequin_people import Level, Person
+from datasets.mannequin.dice import Dice
+from datasets.mannequin.people import Level, Person
 
 COLOUR_WORDS = {
     "black": ("black",),

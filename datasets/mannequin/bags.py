@@ -1,7 +1,7 @@
 """Bags, on the back, at the side, in the hand or on wheels."""
 
-from datasets.mannequin_body import SIDES, Body
-from datasets.mannequin_shapes import Colour, Limb, Point, Shell, darker, lighter
+from datasets.mannequin.body import SIDES, Body
+from datasets.mannequin.shapes import Colour, Limb, Point, Shell, darker, lighter
 
 
 def bag_layer(body: Body) -> str:

@@ -1,0 +1,1 @@
+"""How a Mannequin is made: who it is, how it is drawn, photographed and described."""
