@@ -86,7 +86,7 @@ class MixtureOfExperts(nn.Module):
     """Top-k mixture whose router sees the token and a learnable vector of the block.
 
     Dense: every token passes through all experts in one product and the gates choose. With 2 of 4 narrow experts that
-    takes no longer on a CPU than gather/scatter (tests/benchmarks/php.py), and a GPU need not wait for the router.
+    takes no longer on a CPU than gather/scatter (tests.benchmarks.php), and a GPU need not wait for the router.
     """
 
     def __init__(self, width: int, reduction: int, experts: int, topk: int, dropout: float = 0.1) -> None:

@@ -1,14 +1,12 @@
 """What PHP costs: its mixture of experts dense against gather/scatter, and its training step against IRRA's.
 
-``python tests/benchmarks/php.py [--device cuda] [--arch random-ViT-B/16] [--batch 64] [--repeats 5]``
+``python -m tests.benchmarks.php [--device cuda] [--arch random-ViT-B/16] [--batch 64] [--repeats 5]``
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -16,14 +14,12 @@ import torch.nn.functional as F
 from prettytable import PrettyTable
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import model.build as models  # noqa: E402
-import train  # noqa: E402
-from datasets.tokenizer import END_ID, MASK_ID, START_ID  # noqa: E402
-from model.adapters.experts import MixtureOfExperts  # noqa: E402
-from model.weights import BackboneOptions, load_clip  # noqa: E402
-from utils.distributed import DeviceOptions, Precision, pick_precision  # noqa: E402
+import model.build as models
+import train
+from datasets.tokenizer import END_ID, MASK_ID, START_ID
+from model.adapters.experts import MixtureOfExperts
+from model.weights import BackboneOptions, load_clip
+from utils.distributed import DeviceOptions, Precision, pick_precision
 
 SYSTEMS = {"irra": "sdm+id+mlm", "php": "sdm+itc+aux"}
 
