@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.adapters import FreezeOptions, add_adapters, restore_adapters
+from model.adapters.lora import LoRAOptions
+from model.adapters.prompts import PromptOptions
 from model.clip import CLIP, Encoded
 from model.cross import CrossFormer
 from model.losses import HEADS
-from model.losses.base import LossHead, Sizes
+from model.losses.base import LossHead, PairFeatures, Sizes
 from model.views import Views
 from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
 from utils.options import opt
@@ -52,7 +55,8 @@ def option_groups() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
     heads = [head.Options for head in HEADS.values()]
     parts = [part.Options for part in PARTS.values()]
-    return {"model": [BackboneOptions, *parts], "losses": [LossOptions, *dict.fromkeys(heads)]}
+    adapters = [LoRAOptions, PromptOptions, FreezeOptions]
+    return {"model": [BackboneOptions, *parts], "adapters": adapters, "losses": [LossOptions, *dict.fromkeys(heads)]}
 
 
 def needed_fields(loss_names: str) -> tuple[str, ...]:
@@ -63,6 +67,11 @@ def needed_fields(loss_names: str) -> tuple[str, ...]:
 def padded_fields(loss_names: str) -> tuple[str, ...]:
     """The text fields whose padding some loss looks at; the others may be cut to their longest caption."""
     return tuple(dict.fromkeys(field for name in head_names(loss_names) for field in HEADS[name].padded))
+
+
+def momentum_flag(loss_names: str) -> str:
+    """The flag that the published name ``--momentum`` means with these losses."""
+    return "bank_momentum" if any(HEADS[name].has_bank for name in head_names(loss_names)) else "sgd_momentum"
 
 
 class Step(NamedTuple):
@@ -85,11 +94,11 @@ class Retriever(nn.Module):
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features."""
-        return self.clip.visual(images_BCHW)
+        return self.clip.encode_image(images_BCHW)
 
     def encode_text(self, ids_BL: Tensor) -> Encoded:
         """Token ids to tokens and pooled features."""
-        return self.clip.text(ids_BL)
+        return self.clip.encode_text(ids_BL)
 
     def forward(
         self,
@@ -120,6 +129,16 @@ class Retriever(nn.Module):
         for head in self.heads.values():
             head.after_backward(views)
 
+    @property
+    def has_banks(self) -> bool:
+        """Whether some head has a memory bank that must be filled before training."""
+        return any(head.has_bank for head in self.heads.values())
+
+    def fill_banks(self, pairs: PairFeatures) -> None:
+        """Start the heads' memory banks from the features of all training pairs."""
+        for head in self.heads.values():
+            head.fill_bank(pairs)
+
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
         claims: dict[str, str] = {}
@@ -128,7 +147,7 @@ class Retriever(nn.Module):
                 claims[".".join(filter(None, (prefix, below)))] = role
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                owners = [prefix for prefix in claims if not prefix or name.startswith(prefix + ".")]
+                owners = [prefix for prefix in claims if not prefix or f"{name}.".startswith(f"{prefix}.")]
                 yield name, parameter, claims[max(owners, key=len)] if owners else "plain"
 
 
@@ -141,7 +160,7 @@ class TrainCounts(NamedTuple):
 
 
 def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCounts) -> Retriever:
-    """Add heads, and the parts they share, to the towers.
+    """Add adapters, heads and the parts they share to the towers.
 
     Args:
         clip: the towers.
@@ -149,6 +168,7 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
         get: gives the instance of an options dataclass.
         train: size of the training split.
     """
+    add_adapters(clip, get(LoRAOptions), get(PromptOptions), get(FreezeOptions))
     sizes = Sizes(clip.sizes.embed_dim, clip.sizes.vocab_size, train.ids, train.pairs, train.images)
     names = head_names(loss_names)
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
@@ -159,13 +179,16 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
     return Retriever(clip, parts, heads)
 
 
-def restore_encoder(state: Mapping[str, Tensor], backbone: BackboneOptions, source: str) -> tuple[Retriever, list[str]]:
+def restore_encoder(
+    state: Mapping[str, Tensor], backbone: BackboneOptions, source: str, lora: LoRAOptions
+) -> tuple[Retriever, list[str]]:
     """The part of a checkpoint that encodes, for testing; needs no CLIP archive.
 
     Args:
         state: weights under our names.
         backbone: image size and stride of the run.
         source: what to call the checkpoint in an error.
+        lora: scale of the LoRA, if the checkpoint has one.
 
     Returns:
         the model without heads, and the keys that testing does not use.
@@ -177,20 +200,28 @@ def restore_encoder(state: Mapping[str, Tensor], backbone: BackboneOptions, sour
         sizes = at_resolution(sizes_of(state, "clip."), backbone)
     except KeyError as error:
         raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
-    model = Retriever(CLIP(sizes), {}, {})
+    clip = CLIP(sizes)
+    restore_adapters(clip, state, lora)
+    model = Retriever(clip, {}, {})
     encoder = {key: value for key, value in state.items() if key.startswith("clip.")}
     load_strict(model, encoder, source)
     return model, [key for key in state if key not in encoder]
 
 
-def check_text(clip: CLIP, text_length: int) -> None:
-    """Refuse captions that are longer than the text tower, or another vocabulary than the tokenizer's.
+def check_text(clip: CLIP, text_length: int, prompts: int) -> int:
+    """The length to cut captions to: ``--text_length``, or less where prompts take the room.
+
+    Args:
+        clip: the towers.
+        text_length: as in ``--text_length``.
+        prompts: number of prompts beside the caption.
 
     Raises:
         ValueError: names the flag and the limit.
     """
     if text_length > clip.sizes.context_length:
         raise ValueError(f"--text_length {text_length}: the text tower takes at most {clip.sizes.context_length}")
+    return min(text_length, clip.sizes.context_length - prompts)
 
 
 def parameter_summary(model: nn.Module) -> str:

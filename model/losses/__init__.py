@@ -3,9 +3,12 @@
 from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
 from model.losses.identity import ID
+from model.losses.instance_memory import InstanceMemory
 from model.losses.itc import ITC
+from model.losses.memory import Memory
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
+from model.losses.tal import TAL
 
 HEADS: dict[str, type[LossHead]] = {
     "itc": ITC,
@@ -13,4 +16,7 @@ HEADS: dict[str, type[LossHead]] = {
     "cmpm": CMPM,
     "id": ID,
     "mlm": MLM,
+    "TAL": TAL,
+    "memory": Memory,
+    "instance_memory": InstanceMemory,
 }

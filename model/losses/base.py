@@ -1,6 +1,6 @@
 """The protocol of a loss head, and what most losses share.
 
-Shape letters: B batch (rows: images, columns: texts), D embedding, N identities.
+Shape letters: B batch (rows: images, columns: texts), D embedding, N pairs of the training split.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,16 @@ class LossTerm(NamedTuple):
     """unweighted scalar"""
     metrics: dict[str, Tensor]
     """detached scalars, for the log only"""
+
+
+class PairFeatures(NamedTuple):
+    """Every pair of the training split, seen by the model before training."""
+
+    image_ND: Tensor
+    """features, not necessarily normalised"""
+    text_ND: Tensor
+    pids_N: Tensor
+    image_ids_N: Tensor
 
 
 class Sizes(NamedTuple):
@@ -63,6 +73,8 @@ class LossHead(nn.Module):
     """text fields whose padding has an influence on this loss"""
     parts: ClassVar[tuple[str, ...]] = ()
     """names of shared modules"""
+    has_bank: ClassVar[bool] = False
+    """whether :meth:`fill_bank` must be called before training"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
@@ -82,6 +94,9 @@ class LossHead(nn.Module):
 
     def start_from(self, parts: Mapping[str, nn.Module]) -> None:
         """Initialise what depends on shared parts, once they are built; most heads need nothing."""
+
+    def fill_bank(self, pairs: PairFeatures) -> None:
+        """Start a memory bank from the features of all training pairs; most heads have none."""
 
     def after_backward(self, views: Views) -> None:
         """Update memories, once the gradients are there; most heads have none."""
