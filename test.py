@@ -8,7 +8,7 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
-from model.adapters.lora import LoRAOptions, merged_state
+from model.adapters.lora import LoRAOptions
 from model.adapters.prompts import prompts_in
 from model.finetune import FinetuneOptions
 from model.published import our_names
@@ -45,9 +45,8 @@ log = logging.getLogger("descry")
 
 
 def export_merged(model: models.Retriever, path: Path) -> None:
-    """Write the towers as a run without LoRA would; prompts cannot be merged and go along."""
-    state = {f"clip.{key}": value.cpu() for key, value in merged_state(model.clip).items()}
-    write_checkpoint(path, {"model": state})
+    """Write the towers, whose LoRA is merged, as a run without LoRA would; prompts cannot be merged and go along."""
+    write_checkpoint(path, {"model": model.state_dict()})
     if model.clip.prompts is not None:
         log.warning(
             "--export_merged %s: prompts cannot be merged, they are in it as clip.prompts.*; without them its features "

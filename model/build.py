@@ -201,7 +201,7 @@ def restore_encoder(
     except KeyError as error:
         raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
     clip = CLIP(sizes)
-    restore_adapters(clip, state, lora)
+    state = restore_adapters(clip, state, lora)
     model = Retriever(clip, {}, {})
     encoder = {key: value for key, value in state.items() if key.startswith("clip.")}
     load_strict(model, encoder, source)

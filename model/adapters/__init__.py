@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.adapters.lora import LoRAOptions, add_lora, rank_in
+from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
 from model.adapters.prompts import CoupledPrompts, PromptOptions, prompts_in
 from model.clip import CLIP
 from utils.options import opt
@@ -40,13 +40,19 @@ def add_adapters(clip: CLIP, lora: LoRAOptions, prompts: PromptOptions, freeze: 
             block.recompute = adapted if freeze.recompute is None else freeze.recompute
 
 
-def restore_adapters(clip: CLIP, state: Mapping[str, Tensor], lora: LoRAOptions) -> None:
-    """Give the towers the LoRA and the prompts that a checkpoint with our names has weights for.
+def restore_adapters(clip: CLIP, state: Mapping[str, Tensor], lora: LoRAOptions) -> dict[str, Tensor]:
+    """Make a model for a checkpoint that was trained with adapters, for testing.
 
-    A run's flags may ask for a LoRA that its checkpoint lacks: in an exported or published one it is merged.
+    Args:
+        clip: the towers; they get the prompts that the checkpoint has.
+        state: weights under our names.
+        lora: the scale of LoRA. That the flags ask for a LoRA which the checkpoint lacks is no error: in an exported or
+            published one it is merged.
+
+    Returns:
+        the weights, with LoRA merged, as in a file that test.py exports: both give the same features to the last bit.
     """
-    if rank := rank_in(state):
-        add_lora(clip, rank, lora.alpha(rank))
     num_context, depth = prompts_in(state)
     if depth:
         clip.prompts = CoupledPrompts(num_context, depth, clip.sizes)
+    return merged(state, lora.alpha(rank_in(state))) if rank_in(state) else dict(state)

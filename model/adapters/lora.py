@@ -9,7 +9,7 @@ repeated. loralib's fused layer also forms the full B A in every pass, which tak
 Shape letters: I inputs, O outputs, r rank.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,10 +66,6 @@ class LoRALinear(loralib.Linear):
         low = x @ self.lora_A.T @ self.lora_B.T
         return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scaling)
 
-    def delta(self) -> Tensor:
-        """(O, I), what LoRA adds to the weight."""
-        return self.lora_B @ self.lora_A * self.scaling
-
 
 class LoRAQKV(loralib.MergedLinear):
     """A fused projection to queries, keys and values, each with a LoRA of its own.
@@ -87,16 +83,10 @@ class LoRAQKV(loralib.MergedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., 3 O)."""
-        low = x @ self.lora_A.T @ self._block_diagonal().T
+        # all three in one product
+        high = torch.block_diag(*self.lora_B.chunk(3))
+        low = x @ self.lora_A.T @ high.T
         return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scaling)
-
-    def delta(self) -> Tensor:
-        """(3 O, I), what LoRA adds to the weight."""
-        return self._block_diagonal() @ self.lora_A * self.scaling
-
-    def _block_diagonal(self) -> Tensor:
-        """(3 O, 3 r): one product serves all three."""
-        return torch.block_diag(*self.lora_B.chunk(3))
 
 
 def add_lora(clip: CLIP, rank: int, alpha: float) -> None:
@@ -109,21 +99,25 @@ def add_lora(clip: CLIP, rank: int, alpha: float) -> None:
             block.mlp.c_proj = LoRALinear(block.mlp.c_proj, rank, alpha)
 
 
-def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAQKV]]:
-    """Every layer with LoRA, with its name."""
-    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, LoRALinear | LoRAQKV))
-
-
 def rank_in(state: Mapping[str, Tensor]) -> int:
     """The rank of the LoRA in a checkpoint with our names, 0 without any."""
     ranks = [value.shape[1] for key, value in state.items() if key.endswith(".lora_B")]
     return ranks[0] if ranks else 0
 
 
-@torch.no_grad()
-def merged_state(clip: CLIP) -> dict[str, Tensor]:
-    """The towers' weights with LoRA added to them, under the names that towers without LoRA have."""
-    state = {key: value for key, value in clip.state_dict().items() if not key.endswith((".lora_A", ".lora_B"))}
-    for name, layer in lora_layers(clip):
-        state[f"{name}.weight"] = layer.weight + layer.delta()
-    return state
+def merged(state: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """A checkpoint with LoRA added to its weights, under the names that a model without LoRA has.
+
+    Args:
+        state: weights under our names.
+        alpha: LoRA's scale times its rank.
+    """
+    plain = {key: value for key, value in state.items() if not key.endswith((".lora_A", ".lora_B"))}
+    for key, low_rI in state.items():
+        if key.endswith(".lora_A"):
+            layer = key.removesuffix(".lora_A")
+            high_Or = state[f"{layer}.lora_B"]
+            rank = high_Or.shape[1]
+            delta_OI = torch.block_diag(*high_Or.chunk(len(low_rI) // rank)) @ low_rI
+            plain[f"{layer}.weight"] = plain[f"{layer}.weight"] + alpha / rank * delta_OI
+    return plain
