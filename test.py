@@ -1,5 +1,6 @@
 """Test a trained model: ``python test.py --config_file RUN/configs.yaml``; other flags override the run's."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
+from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import LEAK, ParsingOptions
+from model.adapters.prompts import prompts_in
+from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
 from model.published import has_published_parsing, our_names
 from model.weights import BackboneOptions, state_dict_in
@@ -16,7 +20,7 @@ from processor.rerank import rerank
 from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
-from utils.checkpoint import read_torch_file
+from utils.checkpoint import read_torch_file, write_checkpoint
 from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.logger import expert_table, metrics_table, setup_logger
 from utils.options import opt, parse
@@ -30,6 +34,9 @@ class TestOptions:
     checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
     test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
     i2t: bool = opt(False, "also rank captions for every image")
+    export_merged: Path | None = opt(
+        None, "also write the towers here, with LoRA merged into their weights, as a run without LoRA would"
+    )
     allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
     rerank: int = opt(
         0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
@@ -42,7 +49,21 @@ class TestOptions:
 
 GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
 """every flag of test.py, by section of --help"""
-TRAINING_ONLY = (RunOptions, SolverOptions, ScheduleOptions, LoopOptions)
+TRAINING_ONLY = (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
+
+log = logging.getLogger("descry")
+
+
+def export_merged(model: models.Retriever, path: Path) -> None:
+    """Write the towers, whose LoRA is merged, as a run without LoRA would; prompts cannot be merged and go along."""
+    write_checkpoint(path, {"model": model.state_dict()})
+    if model.clip.prompts is not None:
+        log.warning(
+            "--export_merged %s: prompts cannot be merged, they are in it as clip.prompts.*; without them its features "
+            "are others",
+            path,
+        )
+    log.info("towers with LoRA merged: %s", path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
     run_dir = options.config_file.parent
-    log = setup_logger(run_dir if os.access(run_dir, os.W_OK) else None, "test_log.txt")
+    setup_logger(run_dir if os.access(run_dir, os.W_OK) else None, "test_log.txt")
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     checkpoint = test.checkpoint or run_dir / "best.pth"
@@ -61,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     backbone, parsing = options.get(BackboneOptions), options.get(ParsingOptions)
     if parsing.php_attention is None and has_published_parsing(saved):
         parsing = replace(parsing, php_attention="batch")
-    model, unused = models.restore_encoder(state, backbone, parsing, str(checkpoint))
+    model, unused = models.restore_encoder(state, backbone, str(checkpoint), options.get(LoRAOptions), parsing)
     if test.rerank:
         matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
@@ -71,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("not used in testing: %s", ", ".join([*roots, *unknown]))
     if model.attends_over_batch:
         log.warning(LEAK)
-    models.check_text(model.clip, flags.text_length)
+    flags = replace(flags, text_length=models.check_text(model.clip, flags.text_length, prompts_in(state)[0]))
+    if test.export_merged is not None:
+        export_merged(model, test.export_merged)
     dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
     data.require_split(dataset, test.test_split, "--test_split")
     image_flags = options.get(data.ImageOptions)

@@ -1,6 +1,8 @@
 """Train a retriever: ``python train.py --dataset_name CUHK-PEDES --root_dir DATA --loss_names sdm+id+mlm``."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +15,12 @@ import model.build as models
 from datasets import fields
 from datasets.records import Dataset, counts
 from model.adapters.parsing import LEAK
-from model.weights import BackboneOptions, load_clip
-from processor.evaluate import evaluate
+from model.adapters.prompts import PromptOptions
+from model.finetune import FinetuneOptions, start_from
+from model.losses.base import PairFeatures
+from model.published import our_names
+from model.weights import BackboneOptions, load_clip, state_dict_in
+from processor.evaluate import encode_split, evaluate
 from processor.train import LoopOptions, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
@@ -24,8 +30,10 @@ from utils.logger import metrics_table, setup_logger
 from utils.options import Options, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, make_run_dir, run_command
 
+log = logging.getLogger("descry")
+
 GROUPS = {
-    "run": [RunOptions, DeviceOptions],
+    "run": [RunOptions, FinetuneOptions, DeviceOptions],
     **data.option_groups(),
     **models.option_groups(),
     "optimiser": [SolverOptions, ScheduleOptions],
@@ -42,18 +50,19 @@ class TrainingData(NamedTuple):
     validation: data.EvalData
     pids: Tensor
     """identity of every training pair, for reports"""
+    images: data.Images
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
-    return options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
+    options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
+    return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
 
 
-def load_data(options: Options, precision: Precision) -> TrainingData:
+def load_data(options: Options, flags: data.DataOptions, precision: Precision) -> TrainingData:
     """Read, check and serve the data set that the flags name."""
-    flags = options.get(data.DataOptions)
     loss_names = options.get(models.LossOptions).loss_names
     augment = options.get(fields.AugmentOptions)
     size = options.get(BackboneOptions).img_size
@@ -70,7 +79,26 @@ def load_data(options: Options, precision: Precision) -> TrainingData:
     records = dataset.split(flags.val_dataset)
     validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids))
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images)
+
+
+def load_finetune(model: models.Retriever, path: Path) -> None:
+    """Start from ``--finetune``, and say what was used of it."""
+    state, unknown = our_names(state_dict_in(read_torch_file(path), path))
+    used, unused = start_from(model, state, str(path))
+    log.info("--finetune %s: used %s; not used: %s", path, ", ".join(used), ", ".join([*unused, *unknown]) or "nothing")
+
+
+def fill_banks(model: models.Retriever, training: TrainingData, flags: data.DataOptions, precision: Precision) -> None:
+    """Start the memory banks from the features of all training pairs, which takes a pass over them."""
+    records = training.dataset.train
+    pinned = precision.device.type == "cuda"
+    split = data.eval_data("memory: train", records, training.images, flags, model.reads_padding, pinned)
+    features = encode_split(model, split, precision)
+    image_N = torch.tensor([row for row, record in enumerate(records) for _ in record.captions])
+    image_ND = features.image_GD[image_N.to(precision.device)]
+    model.fill_banks(PairFeatures(image_ND, features.text_QD, split.query_pids, image_N))
+    log.info("memory banks filled from %d training pairs", len(image_N))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,19 +108,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     run_dir = make_run_dir(run, flags.dataset_name)
-    log = setup_logger(run_dir)
+    setup_logger(run_dir)
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
     checkpoint = read_torch_file(Path(run.resume_ckpt_file)) if run.resume else None
     clip = load_clip(options.get(BackboneOptions))
-    models.check_text(clip, flags.text_length)
-    training = load_data(options, precision)
+    room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
+    flags = replace(flags, text_length=room)
+    training = load_data(options, flags, precision)
     loss_names = options.get(models.LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
     model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
     if model.attends_over_batch:
         log.warning(LEAK)
+    if options.get(FinetuneOptions).finetune and checkpoint is None:
+        load_finetune(model, Path(options.get(FinetuneOptions).finetune))
+    if model.has_banks and checkpoint is None:
+        fill_banks(model, training, flags, precision)
     log.info("losses: %s; %s", loss_names, models.parameter_summary(model))
     if flags.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")

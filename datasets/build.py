@@ -6,7 +6,7 @@ Shape letters: B batch, L text length, N pairs of the training split.
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from datasets import cuhkpedes, custom, icfgpedes, mannequins, rstpreid
 from datasets.annotations import SPLITS, read
 from datasets.checks import ImageOptions, Images, prepare_images
+from datasets.deletion import WordDeletion
 from datasets.fields import IMAGE_FIELDS, AugmentOptions, Sample, producers_for, trim
 from datasets.images import ImageError
 from datasets.records import Dataset, ImageRecord, counts
@@ -118,6 +119,8 @@ class TrainPairs(TorchDataset):
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
         self.tokens_NL = Tokenizer()(captions, text_length).numpy()
+        probability = augment.word_deletion
+        self.deletion = WordDeletion(captions, text_length, probability) if probability else None
         self.with_images = any(field in IMAGE_FIELDS for field in fields)
 
     def __len__(self) -> int:
@@ -149,7 +152,10 @@ class TrainPairs(TorchDataset):
     def _sample(self, epoch: int, index: int) -> Sample:
         image_id = int(self.record_N[index])
         tokens_L = self.tokens_NL[index].astype(np.int64)
-        return Sample(self.seed, epoch, index, self.records[image_id].pid, image_id, tokens_L, self.images.size)
+        sample = Sample(self.seed, epoch, index, self.records[image_id].pid, image_id, tokens_L, self.images.size)
+        if self.deletion is None:
+            return sample
+        return replace(sample, tokens_L=self.deletion(index, sample.rng("words")))
 
 
 class TrainLoader:

@@ -60,9 +60,16 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a caption of any length, without start and end; special tokens written out in it become their ids."""
+        return self._encode(clean(text))
+
+    def words(self, text: str) -> list[list[int]]:
+        """Ids of every word (what blanks separate once the text is clean); one after the other they are the text's."""
+        return [ids for word in clean(text).split(" ") if (ids := self._encode(word))]
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
         words = self._words
-        for word in WORD.findall(clean(text)):
+        for word in WORD.findall(text):
             known = words.get(word)
             if known is None:
                 known = words[word] = self._split(word)

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.adapters import FreezeOptions, add_adapters, restore_adapters
+from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import Parsing, ParsingOptions, fit_options
+from model.adapters.prompts import PromptOptions
 from model.clip import CLIP, Encoded
 from model.cross import CrossFormer
 from model.losses import HEADS
-from model.losses.base import LossHead, Sizes
+from model.losses.base import LossHead, PairFeatures, Sizes
 from model.views import Views
 from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
 from utils.options import opt
@@ -53,7 +56,8 @@ def option_groups() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
     heads = [head.Options for head in HEADS.values()]
     parts = [part.Options for part in PARTS.values()]
-    return {"model": [BackboneOptions, *parts, ParsingOptions], "losses": [LossOptions, *dict.fromkeys(heads)]}
+    adapters = [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions]
+    return {"model": [BackboneOptions, *parts], "adapters": adapters, "losses": [LossOptions, *dict.fromkeys(heads)]}
 
 
 def needed_fields(loss_names: str) -> tuple[str, ...]:
@@ -80,6 +84,11 @@ def reads_padding(loss_names: str, get: GetOptions) -> bool:
     """Whether the model that these flags describe looks at the padding behind a caption."""
     options = get(ParsingOptions)
     return parses(loss_names, options) and options.php_variant != "base"
+
+
+def momentum_flag(loss_names: str) -> str:
+    """The flag that the published name ``--momentum`` means with these losses."""
+    return "bank_momentum" if any(HEADS[name].has_bank for name in head_names(loss_names)) else "sgd_momentum"
 
 
 class Step(NamedTuple):
@@ -109,12 +118,12 @@ class Retriever(nn.Module):
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features."""
-        encoded = self.clip.visual(images_BCHW)
+        encoded = self.clip.encode_image(images_BCHW)
         return encoded if self.parsing is None else self.parsing(encoded, "image")
 
     def encode_text(self, ids_BL: Tensor) -> Encoded:
         """Token ids to tokens and pooled features."""
-        encoded = self.clip.text(ids_BL)
+        encoded = self.clip.encode_text(ids_BL)
         return encoded if self.parsing is None else self.parsing(encoded, "text")
 
     @property
@@ -165,6 +174,16 @@ class Retriever(nn.Module):
         lines = {name: head.epoch_report(train_pids) for name, head in self.heads.items()}
         return [f"{name}: {line}" for name, line in lines.items() if line]
 
+    @property
+    def has_banks(self) -> bool:
+        """Whether some head has a memory bank that must be filled before training."""
+        return any(head.has_bank for head in self.heads.values())
+
+    def fill_banks(self, pairs: PairFeatures) -> None:
+        """Start the heads' memory banks from the features of all training pairs."""
+        for head in self.heads.values():
+            head.fill_bank(pairs)
+
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
         claims: dict[str, str] = {}
@@ -173,7 +192,7 @@ class Retriever(nn.Module):
                 claims[".".join(filter(None, (prefix, below)))] = role
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                owners = [prefix for prefix in claims if not prefix or name.startswith(prefix + ".")]
+                owners = [prefix for prefix in claims if not prefix or f"{name}.".startswith(f"{prefix}.")]
                 yield name, parameter, claims[max(owners, key=len)] if owners else "plain"
 
 
@@ -186,7 +205,7 @@ class TrainCounts(NamedTuple):
 
 
 def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCounts) -> Retriever:
-    """Add heads, and the parts they share, to the towers.
+    """Add adapters, heads and the parts they share to the towers.
 
     Args:
         clip: the towers.
@@ -194,6 +213,7 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
         get: gives the instance of an options dataclass.
         train: size of the training split.
     """
+    add_adapters(clip, get(LoRAOptions), get(PromptOptions), get(FreezeOptions))
     sizes = Sizes(clip.sizes.embed_dim, clip.sizes.vocab_size, train.ids, train.pairs, train.images)
     names = head_names(loss_names)
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
@@ -216,7 +236,11 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
 
 
 def restore_encoder(
-    state: Mapping[str, Tensor], backbone: BackboneOptions, parsing_options: ParsingOptions, source: str
+    state: Mapping[str, Tensor],
+    backbone: BackboneOptions,
+    source: str,
+    lora: LoRAOptions = LoRAOptions(),  # noqa: B008 (frozen)
+    parsing_options: ParsingOptions = ParsingOptions(),  # noqa: B008 (frozen)
 ) -> tuple[Retriever, list[str]]:
     """The part of a checkpoint that encodes, for testing; needs no CLIP archive.
 
@@ -225,6 +249,7 @@ def restore_encoder(
         backbone: image size and stride of the run.
         parsing_options: PHP's flags of the run; sizes that its weights show are read off them.
         source: what to call the checkpoint in an error.
+        lora: scale of the LoRA, if the checkpoint has one.
 
     Returns:
         the model without heads, and the keys that testing does not use.
@@ -236,25 +261,33 @@ def restore_encoder(
         sizes = at_resolution(sizes_of(state, "clip."), backbone)
     except KeyError as error:
         raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
+    clip = CLIP(sizes)
+    state = restore_adapters(clip, state, lora)
     parsing = None
     below = {key.removeprefix("parsing."): value for key, value in state.items() if key.startswith("parsing.")}
     if below or parsing_options.php_variant is not None:
         parsing = Parsing(fit_options(parsing_options, below, source), sizes.embed_dim)
-    model = Retriever(CLIP(sizes), {}, {}, parsing)
+    model = Retriever(clip, {}, {}, parsing)
     used = ("clip.", *(f"parsing.{stage}." for stage in (parsing.stages if parsing else ())))
     encoder = {key: value for key, value in state.items() if key.startswith(used)}
     load_strict(model, encoder, source)
     return model, [key for key in state if key not in encoder]
 
 
-def check_text(clip: CLIP, text_length: int) -> None:
-    """Refuse captions that are longer than the text tower, or another vocabulary than the tokenizer's.
+def check_text(clip: CLIP, text_length: int, prompts: int) -> int:
+    """The length to cut captions to: ``--text_length``, or less where prompts take the room.
+
+    Args:
+        clip: the towers.
+        text_length: as in ``--text_length``.
+        prompts: number of prompts beside the caption.
 
     Raises:
         ValueError: names the flag and the limit.
     """
     if text_length > clip.sizes.context_length:
         raise ValueError(f"--text_length {text_length}: the text tower takes at most {clip.sizes.context_length}")
+    return min(text_length, clip.sizes.context_length - prompts)
 
 
 def parameter_summary(model: nn.Module) -> str:

@@ -1,8 +1,9 @@
 """CLIP's two towers (Radford et al., ICML 2021), returning every token in the joint space and not only the pooled one.
 
-Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C head width, V vocabulary.
+Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C head width, V vocabulary, P prompts.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 
 class Encoded(NamedTuple):
@@ -51,7 +53,7 @@ class QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
-        return x * torch.sigmoid(1.702 * x)
+        return F.silu(1.702 * x) / 1.702  # the same function, but autograd keeps one tensor instead of two
 
 
 class Attention(nn.Module):
@@ -67,7 +69,11 @@ class Attention(nn.Module):
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """Self-attention over the second dimension: (B, L, W) to (B, L, W)."""
-        q, k, v = (self._split(part) for part in self.in_proj(x_BLW).chunk(3, dim=-1))
+        return self.attend(self.in_proj(x_BLW), causal)
+
+    def attend(self, qkv_BLX: Tensor, causal: bool = False) -> Tensor:
+        """Self-attention from queries, keys and values side by side: (B, L, 3 W) to (B, L, W)."""
+        q, k, v = (self._split(part) for part in qkv_BLX.chunk(3, dim=-1))
         return self._attend(q, k, v, causal)
 
     def cross(self, query_BLW: Tensor, other_BMW: Tensor) -> Tensor:
@@ -103,8 +109,20 @@ class MLP(nn.Module):
         return self.c_proj(self.gelu(self.c_fc(x)))
 
 
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, keeping only x for the backward pass, which runs the function again up to its last kept tensor.
+
+    A matrix product at the end of the function is therefore not repeated. The function must draw no random numbers.
+    """
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+
+
 class Block(nn.Module):
     """Pre-norm residual block."""
+
+    recompute = False
+    """whether training recomputes normalised inputs and the perceptron instead of keeping them (6 instead of 16 values
+    per token and channel, for a third of a forward pass)"""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -115,8 +133,12 @@ class Block(nn.Module):
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """(B, L, W) to (B, L, W)."""
-        x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
-        return x_BLW + self.mlp(self.ln_2(x_BLW))
+        if not (self.recompute and torch.is_grad_enabled()):
+            x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
+            return x_BLW + self.mlp(self.ln_2(x_BLW))
+        qkv_BLX = recomputed(lambda x: self.attn.in_proj(self.ln_1(x)), x_BLW)
+        x_BLW = x_BLW + self.attn.attend(qkv_BLX, causal)
+        return x_BLW + recomputed(lambda x: self.mlp(self.ln_2(x)), x_BLW)
 
 
 class Transformer(nn.Module):
@@ -127,9 +149,19 @@ class Transformer(nn.Module):
         self.causal = causal
         self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
-    def forward(self, x_BLW: Tensor) -> Tensor:
-        """(B, L, W) to (B, L, W)."""
-        for block in self.resblocks:
+    def forward(self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0) -> Tensor:
+        """(B, L, W) to (B, L, W).
+
+        Args:
+            x_BLW: input of the first block.
+            prompts: (P, W) for each of the first blocks; from the second block on they replace the P positions from
+                ``start`` on. Those of the first block are in the input already.
+            start: position of the first prompt.
+        """
+        for layer, block in enumerate(self.resblocks):
+            if 0 < layer < len(prompts):
+                after = start + len(prompts[layer])
+                x_BLW = inserted(x_BLW[:, :start], prompts[layer], x_BLW[:, after:])
             x_BLW = block(x_BLW, self.causal)
         return x_BLW
 
@@ -143,6 +175,12 @@ class Transformer(nn.Module):
             nn.init.normal_(block.attn.out_proj.weight, std=out_std)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
             nn.init.normal_(block.mlp.c_proj.weight, std=out_std)
+
+
+def inserted(before_BLW: Tensor, prompts_PW: Tensor, after_BMW: Tensor) -> Tensor:
+    """The same prompts between two parts of every sequence of a batch: (B, L + P + M, W)."""
+    prompts_BPW = prompts_PW.to(before_BLW.dtype).expand(len(before_BLW), -1, -1)
+    return torch.cat([before_BLW, prompts_BPW, after_BMW], dim=1)
 
 
 def heads_of(width: int) -> int:
@@ -165,12 +203,20 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
 
-    def forward(self, images_BCHW: Tensor) -> Encoded:
-        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0."""
+    def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0.
+
+        Prompts, (P, W) for each of the first blocks, stand after the patches and are not among the tokens returned.
+        """
         x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
         cls_B1W = self.class_embedding.to(x_BLW.dtype).expand(x_BLW.shape[0], 1, -1)
         x_BLW = torch.cat([cls_B1W, x_BLW], dim=1) + self.positional_embedding
-        x_BLW = self.transformer(self.ln_pre(x_BLW))
+        length = x_BLW.shape[1]
+        if prompts:
+            x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
+        x_BLW = self.transformer(self.ln_pre(x_BLW), prompts, start=length)
+        if prompts:
+            x_BLW = x_BLW[:, :length]
         tokens_BLD = self.ln_post(x_BLW) @ self.proj
         return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
 
@@ -189,10 +235,20 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
-    def forward(self, ids_BL: Tensor) -> Encoded:
-        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token (largest id) is pooled."""
-        x_BLW = self.token_embedding(ids_BL) + self.positional_embedding[: ids_BL.shape[1]]
-        x_BLW = self.transformer(x_BLW)
+    def forward(self, ids_BL: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token (largest id) is pooled.
+
+        Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
+        token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
+        """
+        if prompts:
+            ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
+        x_BLW = self.token_embedding(ids_BL)
+        if prompts:
+            x_BLW = inserted(x_BLW[:, :1], prompts[0], x_BLW[:, 1:])
+        x_BLW = self.transformer(x_BLW + self.positional_embedding[: x_BLW.shape[1]], prompts, start=1)
+        if prompts:
+            x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + len(prompts[0]) :]], dim=1)
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
         end_B = ids_BL.argmax(dim=-1)
         pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
@@ -209,3 +265,13 @@ class CLIP(nn.Module):
         self.text = TextTower(sizes)
         self.visual.transformer.init(sizes.vision_layers)
         self.text.transformer.init(sizes.text_layers)
+        self.prompts: nn.Module | None = None
+        """prompts of both towers, put there by :mod:`model.adapters.prompts`"""
+
+    def encode_image(self, images_BCHW: Tensor) -> Encoded:
+        """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
+        return self.visual(images_BCHW, () if self.prompts is None else self.prompts.image())
+
+    def encode_text(self, ids_BL: Tensor) -> Encoded:
+        """Token ids to tokens and pooled features, with the prompts if there are any."""
+        return self.text(ids_BL, () if self.prompts is None else self.prompts.text())

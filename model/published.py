@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from model.published_eccl import eccl_names, is_eccl
 from model.weights import clip_names
 
 log = logging.getLogger("descry")
@@ -39,15 +40,23 @@ _IGNORED_INSIDE_PARSING = ("pos_embeding", "token_count_accum")
 """a parameter that PHP never uses, and a number that follows from another"""
 
 
-def our_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple[dict[str, Tensor], list[str]]:
     """Translate a checkpoint's keys, whoever wrote it.
 
     Wrappers before the first name that we know (``module.``, ``model.``) are dropped, and a bare CLIP state dict counts
     as the towers. Floating point values become float32.
 
+    Args:
+        state: weights by the names they were saved under.
+        lora_is_merged: in a published ECCL checkpoint, whose LoRA is then left out.
+
     Returns:
         weights under our names, and the keys that no rule knows.
     """
+    if is_eccl(state):
+        state, merged = eccl_names(state, lora_is_merged)
+        if merged:
+            log.info("LoRA is merged into the weights already; %d tensors of it are left out", len(merged))
     ours: dict[str, Tensor] = {}
     clip: dict[str, Tensor] = {}
     unknown = []

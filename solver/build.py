@@ -21,13 +21,22 @@ class SolverOptions:
     bias_lr_factor: float = opt(2.0, "learning rate factor of biases")
     alpha: float = opt(0.9, "first beta of Adam and AdamW")
     beta: float = opt(0.999, "second beta of Adam and AdamW")
-    momentum: float = opt(0.9, "momentum of SGD")
+    lora_lr: float = opt(2.5e-4, "learning rate of LoRA")
+    sgd_momentum: float = opt(0.9, "momentum of SGD")
+    momentum: float | None = opt(
+        None, "published name of --bank_momentum with a loss that has banks, else of --sgd_momentum"
+    )
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"--lr {self.lr}: expected a number above 0")
+        for name in ("lr", "lora_lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
         if self.weight_decay < 0:
             raise ValueError(f"--weight_decay {self.weight_decay}: expected 0 or more")
+
+
+_ALIKE = ("lora", "prompt")
+"""roles in which a bias is treated like any other parameter, as published"""
 
 
 def lr_and_decay(name: str, role: str, options: SolverOptions) -> tuple[float, float]:
@@ -36,13 +45,15 @@ def lr_and_decay(name: str, role: str, options: SolverOptions) -> tuple[float, f
     Raises:
         ValueError: no rule knows the role.
     """
-    bias = name.endswith("bias")
+    bias = name.endswith("bias") and role not in _ALIKE
     decay = options.weight_decay_bias if bias else options.weight_decay
     bias_factor = options.bias_lr_factor if bias else 1.0
     rules = {
         "plain": options.lr * bias_factor,
         "cross": options.lr * (options.bias_lr_factor if bias else options.lr_factor),
         "head": options.lr * options.lr_factor,
+        "lora": options.lora_lr,
+        "prompt": options.lr,
     }
     if role not in rules:
         raise ValueError(f"parameter {name}: no optimiser rule for the role {role!r}; rules: {', '.join(rules)}")
@@ -64,7 +75,7 @@ def build_optimizer(
     ]
     betas = (options.alpha, options.beta)
     if options.optimizer == "SGD":
-        return torch.optim.SGD(members, lr=options.lr, momentum=options.momentum, fused=True)
+        return torch.optim.SGD(members, lr=options.lr, momentum=options.sgd_momentum, fused=True)
     if options.optimizer == "AdamW":
         return torch.optim.AdamW(members, lr=options.lr, betas=betas, eps=1e-8, fused=True)
     return torch.optim.Adam(members, lr=options.lr, betas=betas, eps=1e-3, fused=True)

@@ -52,7 +52,9 @@ def test_features_of_every_variant_from_a_published_checkpoint(case: Case, varia
     saved = {f"module.{key}": value for key, value in case.part("model").items()}
     assert has_published_parsing(saved)
     state, unknown = our_names(saved)
-    model, unused = models.restore_encoder(state, case.options.get(BackboneOptions), options, "best.pth")
+    model, unused = models.restore_encoder(
+        state, case.options.get(BackboneOptions), "best.pth", parsing_options=options
+    )
     assert not unknown
     assert bool(unused) == (variant != "full")
     check_features(case, model, VARIANTS[variant])
@@ -65,5 +67,5 @@ def test_counters_of_a_published_checkpoint_are_read(case: Case):
     saved["shared_transformer.resblocks.1.feed_forward.expert_count_accum"] = torch.arange(1, experts + 1)
     state, _ = our_names(saved)
     parsing = case.options.get(ParsingOptions)
-    model, _ = models.restore_encoder(state, case.options.get(BackboneOptions), parsing, "best.pth")
+    model, _ = models.restore_encoder(state, case.options.get(BackboneOptions), "best.pth", parsing_options=parsing)
     assert model.expert_use()["training"][1].tolist() == list(range(1, experts + 1))

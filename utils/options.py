@@ -154,6 +154,15 @@ class Options:
         flags = {flag.name: flag for group in self._groups for flag in flags_of(group)}
         return Options(self._groups, self._defaults, read_config(saved, flags, ignored), self._line, saved)
 
+    def moved(self, name: str, to: str) -> "Options":
+        """The same flags with the value given for one moved to another, where that one is not given beside it."""
+        sources = []
+        for source in (self._from_file, self._line):
+            value = source.get(name)
+            moved = {} if value is None else {to: value}
+            sources.append({**moved, **{key: item for key, item in source.items() if key != name}})
+        return Options(self._groups, self._defaults, *sources, self.config_file)
+
     def given(self, name: str) -> bool:
         """Whether a flag came from the command line or from a file, rather than from its default."""
         return name in self._line or name in self._from_file

@@ -5,12 +5,15 @@ from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
 from model.losses.cons import Cons
 from model.losses.identity import ID
+from model.losses.instance_memory import InstanceMemory
 from model.losses.itc import ITC
 from model.losses.itc1 import ITC1
 from model.losses.itm import ITM
+from model.losses.memory import Memory
 from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
+from model.losses.tal import TAL
 
 HEADS: dict[str, type[LossHead]] = {
     "itc": ITC,
@@ -23,4 +26,7 @@ HEADS: dict[str, type[LossHead]] = {
     "memory_soft": MemorySoft,
     "itm": ITM,
     "aux": Aux,
+    "TAL": TAL,
+    "memory": Memory,
+    "instance_memory": InstanceMemory,
 }

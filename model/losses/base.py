@@ -1,6 +1,6 @@
 """The protocol of a loss head, and what most losses share.
 
-Shape letters: B batch (rows: images, columns: texts), D embedding, N identities.
+Shape letters: B batch (rows: images, columns: texts), D embedding, N pairs of the training split.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,16 @@ class LossTerm(NamedTuple):
     """unweighted scalar"""
     metrics: dict[str, Tensor]
     """detached scalars, for the log only"""
+
+
+class PairFeatures(NamedTuple):
+    """Every pair of the training split, seen by the model before training."""
+
+    image_ND: Tensor
+    """features, not necessarily normalised"""
+    text_ND: Tensor
+    pids_N: Tensor
+    image_ids_N: Tensor
 
 
 class Sizes(NamedTuple):
@@ -71,6 +81,8 @@ class LossHead(nn.Module):
     """option that holds the factor of this loss; None there means :attr:`usual_weight`"""
     usual_weight: float = 1.0
     """factor where no flag says otherwise; an adapter may bring its own"""
+    has_bank: ClassVar[bool] = False
+    """whether :meth:`fill_bank` must be called before training"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
@@ -91,6 +103,9 @@ class LossHead(nn.Module):
 
     def start_from(self, parts: Mapping[str, nn.Module]) -> None:
         """Initialise what depends on shared parts, once they are built; most heads need nothing."""
+
+    def fill_bank(self, pairs: PairFeatures) -> None:
+        """Start a memory bank from the features of all training pairs; most heads have none."""
 
     def after_backward(self, views: Views) -> None:
         """Update memories, once the gradients are there; most heads have none."""

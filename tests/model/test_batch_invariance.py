@@ -13,6 +13,7 @@ from torch import Tensor
 import model.build as models
 import train
 from datasets.tokenizer import END_ID, START_ID
+from model.adapters.prompts import PromptOptions
 from model.weights import BackboneOptions, load_clip
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -28,6 +29,8 @@ def build(flags: list[str]) -> models.Retriever:
     torch.manual_seed(0)
     tiny = ["--pretrain_choice", "tiny", "--img_size", "64", "32"]
     options = train.read_flags([*flags, *tiny])
+    if options.get(PromptOptions).prompt_depth:
+        options = train.read_flags([*flags, *tiny, "--prompt_depth", "2"])  # the tiny towers have no more blocks
     loss_names = options.get(models.LossOptions).loss_names
     counts = models.TrainCounts(ids=5, pairs=8, images=6)
     model = models.build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, counts)

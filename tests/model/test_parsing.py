@@ -117,7 +117,7 @@ def test_wrong_flags_are_named():
 
 def restore(model: models.Retriever, options: ParsingOptions) -> models.Retriever:
     backbone = BackboneOptions(img_size=(32, 32))
-    return models.restore_encoder(model.state_dict(), backbone, options, "best.pth")[0].eval()
+    return models.restore_encoder(model.state_dict(), backbone, "best.pth", parsing_options=options)[0].eval()
 
 
 @pytest.mark.parametrize("variant", ["crfm", "efp", "full"])

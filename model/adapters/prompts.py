@@ -1,0 +1,79 @@
+"""Coupled prompts: learned vectors among the tokens of both towers, the image's computed from the text's.
+
+The deep prompting of MaPLe (Khattak et al., CVPR 2023, section 3.2) as ECCL uses it.
+
+Shape letters: P prompts, W width of the text tower, V width of the image tower.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.clip import ClipSizes
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Flags of the prompts."""
+
+    num_context: int = opt(4, "prompts in each tower (with --prompt_depth)")
+    prompt_depth: int | None = opt(
+        None, "turns coupled prompts on: the first blocks of both towers that get their own; 0 for none. CLIP is frozen"
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_context < 1:
+            raise ValueError(
+                f"--num_context {self.num_context}: expected at least 1 (--prompt_depth 0 means no prompts)"
+            )
+        if self.prompt_depth is not None and self.prompt_depth < 0:
+            raise ValueError(f"--prompt_depth {self.prompt_depth}: expected 0 (no prompts) or more")
+
+    @property
+    def depth(self) -> int:
+        """0 without prompts."""
+        return self.prompt_depth or 0
+
+    @property
+    def count(self) -> int:
+        """Prompts in each tower, 0 without."""
+        return self.num_context if self.depth else 0
+
+
+class CoupledPrompts(nn.Module):
+    """Prompts of the first blocks of both towers."""
+
+    roles: ClassVar[dict[str, str]] = {"": "prompt"}
+
+    def __init__(self, num_context: int, depth: int, sizes: ClipSizes) -> None:
+        """Raises ValueError where the towers have fewer blocks, or the context no room for a word."""
+        super().__init__()
+        blocks = min(sizes.vision_layers, sizes.text_layers)
+        if depth > blocks:
+            raise ValueError(f"--prompt_depth {depth}: the towers have only {blocks} blocks")
+        if num_context > sizes.context_length - 3:
+            raise ValueError(
+                f"--num_context {num_context}: the text tower takes {sizes.context_length} tokens, which must include "
+                "start, end and a word"
+            )
+        shape = (num_context, sizes.text_width)
+        self.vectors = nn.ParameterList(nn.Parameter(0.02 * torch.randn(shape)) for _ in range(depth))
+        self.to_image = nn.ModuleList(nn.Linear(sizes.text_width, sizes.vision_width) for _ in range(depth))
+
+    def text(self) -> tuple[Tensor, ...]:
+        """(P, W) for each of the first blocks of the text tower."""
+        return tuple(self.vectors)
+
+    def image(self) -> tuple[Tensor, ...]:
+        """(P, V) for each of the first blocks of the image tower."""
+        return tuple(linear(vectors) for linear, vectors in zip(self.to_image, self.vectors, strict=True))
+
+
+def prompts_in(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Number of prompts and depth in a checkpoint with our names, both 0 without any."""
+    vectors = [value for key, value in state.items() if key.startswith("clip.prompts.vectors.")]
+    return (len(vectors[0]), len(vectors)) if vectors else (0, 0)

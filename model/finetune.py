@@ -1,0 +1,65 @@
+"""Starting from the weights of an earlier run instead of CLIP's alone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.adapters.lora import rank_in
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Flags of the start."""
+
+    finetune: str = opt("", "checkpoint to start from, ours or a published one with IRRA's or ECCL's names")
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
+    """Copy every parameter that the checkpoint and the model both have, in the same shape.
+
+    The towers must be complete; other parts may be missing or differ (a classifier over another data set's
+    identities). Memory banks are not taken over: they belong to the training pairs.
+
+    Args:
+        model: with its adapters and heads.
+        state: weights under our names.
+        source: what to call the checkpoint in an error.
+
+    Returns:
+        names of the modules that were used, and of those in the checkpoint that were not.
+
+    Raises:
+        ValueError: weights of the towers are missing or do not fit; names the flag and the remedy.
+    """
+    parameters = dict(model.named_parameters())
+    if rank_in(state) and not rank_in(parameters):
+        raise ValueError(
+            f"--finetune {source}: its LoRA of rank {rank_in(state)} is not merged; write a merged checkpoint with "
+            "test.py --export_merged FILE, or give --lora_r"
+        )
+    fits = {key for key, value in state.items() if key in parameters and parameters[key].shape == value.shape}
+    towers = [key for key in parameters if key.startswith("clip.") and not _adapter(key)]
+    if wrong := [key for key in towers if key not in fits]:
+        shapes = f"{tuple(state[wrong[0]].shape)} there, " if wrong[0] in state else "not there, "
+        raise ValueError(
+            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {wrong[0]} "
+            f"({shapes}{tuple(parameters[wrong[0]].shape)} here); give the run's --pretrain_choice, --img_size and "
+            "--stride_size"
+        )
+    for key in fits:
+        parameters[key].copy_(state[key])
+    return _modules(fits), _modules(key for key in state if key not in fits)
+
+
+def _adapter(key: str) -> bool:
+    return key.startswith("clip.prompts.") or key.endswith((".lora_A", ".lora_B"))
+
+
+def _modules(keys: Iterable[str]) -> list[str]:
+    """clip.visual, heads.id, ... with the adapters apart, each once."""
+    names = ("LoRA" if key.endswith((".lora_A", ".lora_B")) else ".".join(key.split(".")[:2]) for key in keys)
+    return sorted(set(names))

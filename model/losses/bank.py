@@ -1,0 +1,97 @@
+"""Memory banks: a running mean feature per row (an identity or a training image) and modality.
+
+Shape letters: R rows of the bank, B batch, D embedding, N pairs of the training split.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class BankOptions:
+    """Flags of the losses memory and instance_memory."""
+
+    temp: float = opt(0.03, "temperature of the memory loss")
+    temp_instance: float = opt(0.015, "temperature of the instance_memory loss")
+    lamda1: float = opt(1.0, "weight of the memory loss")
+    lamda2: float = opt(0.1, "weight of the instance_memory loss")
+    bank_momentum: float = opt(0.1, "share of a row that stays when the memory loss's bank is updated")
+    instance_momentum: float = opt(0.1, "share of a row that stays when the instance_memory loss's bank is updated")
+    use_hard: bool = opt(False, "update a row only from the feature in the batch that is least similar to it")
+
+    def __post_init__(self) -> None:
+        for name in ("temp", "temp_instance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
+        for name in ("bank_momentum", "instance_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
+
+
+class Bank(nn.Module):
+    """Normalised rows for both modalities; in the checkpoint, but without gradients."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("image", torch.zeros(rows, width))
+        self.register_buffer("text", torch.zeros(rows, width))
+
+    def fill(self, image_ND: Tensor, text_ND: Tensor, rows_N: Tensor) -> None:
+        """Start from the mean of the normalised features of each row's pairs, normalised."""
+        for bank_RD, features_ND in ((self.image, image_ND), (self.text, text_ND)):
+            unit_ND = F.normalize(features_ND.to(bank_RD), dim=1)
+            bank_RD.zero_().index_add_(0, rows_N.to(bank_RD.device), unit_ND)
+            bank_RD.copy_(F.normalize(bank_RD, dim=1))
+
+    @torch.no_grad()
+    def update(self, image_BD: Tensor, text_BD: Tensor, rows_B: Tensor, momentum: float, hard: bool = False) -> None:
+        """Move rows towards the features of a batch: row = momentum * row + (1 - momentum) * feature, normalised.
+
+        Args:
+            image_BD, text_BD: features, not necessarily normalised.
+            rows_B: the row of every pair. The pairs of one row take effect one after the other, in the batch's order.
+            momentum: the share of a row that stays.
+            hard: only the feature least similar to its row takes effect.
+        """
+        image_BD, text_BD = F.normalize(image_BD.detach(), dim=1), F.normalize(text_BD.detach(), dim=1)
+        if hard:
+            update_hard(self.image, rows_B, image_BD, momentum)
+            update_hard(self.text, rows_B, text_BD, momentum)
+            return
+        for turn in turns(rows_B):
+            _move(self.image, rows_B[turn], image_BD[turn], momentum)
+            _move(self.text, rows_B[turn], text_BD[turn], momentum)
+
+
+def _move(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor, momentum: float) -> None:
+    bank_RD[rows_B] = F.normalize(momentum * bank_RD[rows_B] + (1 - momentum) * features_BD, dim=1)
+
+
+def turns(rows_B: Tensor) -> tuple[Tensor, ...]:
+    """Positions in a batch, split so that the k-th part holds the k-th occurrence of every row.
+
+    Waits for the device once, to learn how often the most frequent row occurs.
+    """
+    rank_B = (rows_B[:, None] == rows_B[None, :]).tril(diagonal=-1).sum(dim=1)
+    return rank_B.argsort(stable=True).split(rank_B.bincount().tolist())
+
+
+def update_hard(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor, momentum: float) -> None:
+    """Update each row once, from that of its features in the batch which is least similar to it.
+
+    Every pair writes to its row, and the pairs of one row write the same.
+    """
+    cosine_B = (bank_RD[rows_B] * features_BD).sum(dim=1)
+    same_BB = rows_B[:, None] == rows_B[None, :]
+    hardest_B = cosine_B.expand_as(same_BB).masked_fill(~same_BB, torch.inf).argmin(dim=1)
+    _move(bank_RD, rows_B, features_BD[hardest_B], momentum)
+
+
+def bank_logits(features_BD: Tensor, bank_RD: Tensor, temperature: float) -> Tensor:
+    """(B, R) cosine of features to the (unit) rows of a bank, over the temperature."""
+    return F.normalize(features_BD, dim=1) @ bank_RD.T / temperature

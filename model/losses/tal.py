@@ -1,0 +1,57 @@
+"""Triplet alignment loss: a soft maximum over all negatives in place of the hardest one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.losses.base import LossHead, LossTerm, cosines, same_identity
+from model.views import Views
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class TALOptions:
+    """Flags of the TAL loss."""
+
+    tau: float = opt(0.02, "temperature of TAL")
+    margin: float = opt(0.2, "margin of TAL, in cosine")
+
+    def __post_init__(self) -> None:
+        if not self.tau > 0:
+            raise ValueError(f"--tau {self.tau}: expected a number above 0")
+
+
+def tal_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, tau: float, margin: float) -> Tensor:
+    """Triplet alignment loss (Qin et al., CVPR 2024, section 3.3); the sum over rows and directions.
+
+    Args:
+        image_BD, text_BD: features, not necessarily normalised.
+        pids_B: identities; the other texts of an image's identity are its positives, weighted by their similarity.
+        tau: temperature of the soft maximum over negatives and of the weights.
+        margin: by which positives must be ahead, in cosine.
+    """
+    cosine_BB = cosines(image_BD, text_BD)
+    same_BB = same_identity(pids_B).bool()
+    return _one_way(cosine_BB, same_BB, tau, margin) + _one_way(cosine_BB.T, same_BB, tau, margin)
+
+
+def _one_way(cosine_BB: Tensor, same_BB: Tensor, tau: float, margin: float) -> Tensor:
+    logits_BB = cosine_BB / tau
+    weight_BB = logits_BB.detach().masked_fill(~same_BB, -torch.inf).softmax(dim=1)
+    positive_B = (weight_BB * cosine_BB).sum(dim=1)
+    # -inf, hence no loss, in a batch without any other identity
+    negative_B = tau * logits_BB.masked_fill(same_BB, -torch.inf).logsumexp(dim=1)
+    return (margin - positive_B + negative_B).clamp(min=0).sum()
+
+
+class TAL(LossHead):
+    """TAL of the pooled features."""
+
+    Options = TALOptions
+    needs = ("images", "caption_ids", "pids")
+
+    def forward(self, views: Views) -> LossTerm:
+        """One scalar, in cosine, summed over the batch."""
+        flags = self.options
+        return LossTerm(tal_loss(views.image().pooled, views.text().pooled, views.pids, flags.tau, flags.margin), {})

@@ -1,0 +1,106 @@
+"""Parity with the published ECCL program, for every ``eccl`` case below ``$GOLDEN_DIR``."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import model.build as models
+from model.clip import CLIP
+from model.published import our_names
+from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
+from solver.build import SolverOptions, build_optimizer
+from tests.golden_cases import Case, systems
+from tests.test_golden import check_features, check_gradients, check_losses, check_optimizer
+
+BANKS = {
+    "image_memory": "memory.bank.image",
+    "text_memory": "memory.bank.text",
+    "instance_image_memory": "instance_memory.bank.image",
+    "instance_text_memory": "instance_memory.bank.text",
+    "instance_pids": "instance_memory.row_pids",
+}
+"""recorded names to ours"""
+
+
+class EcclCase(Case):
+    """A case with banks, and with LoRA that is not merged into the recorded weights."""
+
+    @property
+    def options(self):
+        options = super().options
+        return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
+
+    def retriever(self) -> models.Retriever:
+        state, unknown = our_names(self.part("model"), lora_is_merged=False)
+        assert not unknown
+        clip = CLIP(at_resolution(sizes_of(state, "clip."), self.options.get(BackboneOptions)))
+        train = models.TrainCounts(self.json["num_classes"], 0, len(self.tensors["start/instance_pids"]))
+        names = self.options.get(models.LossOptions).loss_names
+        model = models.build_retriever(clip, names, self.options.get, train)
+        banks = {f"heads.{BANKS[name]}": value for name, value in self.part("start").items()}
+        load_strict(model, {**state, **{key: value for key, value in banks.items() if key in model.state_dict()}}, "")
+        return model
+
+    def by_our_names(self, table):
+        """LoRA's q, k and v are one parameter here: its gradient has the norm of the three together."""
+        fused = {}
+        for key, value in table.items():
+            ours = key.replace("image_encoder.", "clip.visual.").replace("text_encoder.", "clip.text.")
+            for part in "qkv":
+                ours = ours.replace(f"attn.lora_A_{part}", "attn.in_proj.lora_A")
+                ours = ours.replace(f"attn.lora_B_{part}", "attn.in_proj.lora_B")
+            ours = ours.replace("attn.lora_A_o", "attn.out_proj.lora_A").replace(
+                "attn.lora_B_o", "attn.out_proj.lora_B"
+            )
+            if "prompt_learner" in ours:
+                (ours,) = our_names({"image_encoder.proj": torch.zeros(1), key: torch.zeros(1)})[0].keys() - {
+                    "clip.visual.proj"
+                }
+            fused.setdefault(ours, []).append(value)
+        return {
+            key: values[0] if isinstance(values[0], list) else torch.tensor(values).norm().item()
+            for key, values in fused.items()
+        }
+
+
+ECCL = [pytest.param(EcclCase(case.folder), id=case.folder.name) for case in systems("eccl")]
+
+
+def check_banks(case: Case, model: torch.nn.Module) -> None:
+    state = model.heads.state_dict()
+    for name, recorded in case.part("out/after_backward").items():
+        torch.testing.assert_close(state[BANKS[name]], recorded, atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def check_trajectory(case: Case, model: torch.nn.Module) -> None:
+    recorded = case.json["trajectory"]
+    options = dataclasses.replace(
+        case.options.get(SolverOptions), **{name: rate for name, rate in recorded.items() if "lr" in name}
+    )
+    optimizer = build_optimizer(model.parameter_roles(), options)
+    for number, value in enumerate(recorded["total_loss_before_each_step"]):
+        step, views = model.train()(case.batch())
+        assert step.loss.item() == pytest.approx(value, rel=1e-3 * 10 ** (number / 4)), f"step {number + 1}"
+        optimizer.zero_grad()
+        step.loss.backward()
+        model.after_backward(views)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("case", ECCL)
+def test_eccl(case: EcclCase):
+    model = case.retriever().train()
+    step, views = model(case.batch())
+    check_losses(step.report, case.json["losses"]["step1"], {"temperature": ""})
+    step.loss.backward()
+    model.after_backward(views)
+    check_gradients(case, model)
+    check_banks(case, model)
+    check_optimizer(case, model)
+    check_features(case, model)
+    check_trajectory(case, case.retriever())
+
+
+def test_there_are_cases():
+    assert ECCL
