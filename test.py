@@ -23,7 +23,7 @@ from solver.schedule import ScheduleOptions
 from utils.checkpoint import read_torch_file, write_checkpoint
 from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.logger import expert_table, metrics_table, setup_logger
-from utils.options import opt, parse
+from utils.options import Options, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
 
 
@@ -66,9 +66,14 @@ def export_merged(model: models.Retriever, path: Path) -> None:
     log.info("towers with LoRA merged: %s", path)
 
 
+def read_flags(argv: Sequence[str] | None) -> Options:
+    """Flags of the command line over those of the run's ``configs.yaml``, whoever wrote it."""
+    return parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Test from flags; see README."""
-    options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
+    options = read_flags(argv)
     test, flags = options.get(TestOptions), options.get(data.DataOptions)
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")

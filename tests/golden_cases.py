@@ -55,7 +55,8 @@ class Case:
     def batch(self, prefix: str = "batch") -> dict[str, Tensor]:
         """The recorded batch with the one field that our loader adds."""
         batch = self.part(prefix)
-        batch["mlm_positions"] = batch["mlm_labels"].flatten().nonzero().squeeze(1)
+        if "mlm_labels" in batch:
+            batch["mlm_positions"] = batch["mlm_labels"].flatten().nonzero().squeeze(1)
         return batch
 
     def retriever(self) -> models.Retriever:

@@ -1,6 +1,7 @@
 """What the README shows works as it stands."""
 
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_files_and_flags_that_the_readme_names_exist():
     for flag in set(re.findall(r"(?<![\w-])--([a-z_A-Z0-9]{3,})", README)) - {"layout", "root", "help", "config_file"}:
         if "triplet" not in flag:
             assert f"--{flag}" in help_text, flag
+
+
+def test_published_commands_are_understood(tmp_path: Path):
+    commands = re.findall(r"^python train\.py (.*)$", README, re.M)
+    assert len(commands) == 5
+    for command in commands:
+        options = train_script.read_flags(shlex.split(command))
+        assert options.given("loss_names"), command
 
 
 def python_help(script: str) -> list[str]:

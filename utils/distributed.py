@@ -1,5 +1,6 @@
 """Where the work runs: the device, and how many processes share it."""
 
+import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from utils.options import opt
+
+log = logging.getLogger("descry")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ def pick_device(options: DeviceOptions) -> torch.device:
             return torch.device("cpu")
         number = options.gpu_id or 0
         if number >= torch.cuda.device_count():
-            raise ValueError(f"--gpu_id {number}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+            log.warning("--gpu_id %d: not on this machine, using cuda:0 of %d", number, torch.cuda.device_count())
+            number = 0
         return torch.device("cuda", number)
     try:
         device = torch.device(options.device)

@@ -99,6 +99,8 @@ class MixtureOfExperts(nn.Module):
             dropout: probability, inside and after each expert.
         """
         super().__init__()
+        if topk > experts:
+            raise ValueError(f"--topk {topk}: there are only --num_experts {experts} to choose from")
         self.topk = topk
         self.input_gate = nn.Linear(width, experts, bias=False)
         self.task_gate = nn.Linear(width, experts, bias=False)

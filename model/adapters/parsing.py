@@ -53,8 +53,6 @@ class ParsingOptions:
         for name in ("cnum", "num_experts", "topk", "reduction", "moe_layers", "moe_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected at least 1")
-        if self.topk > self.num_experts:
-            raise ValueError(f"--topk {self.topk}: there are only --num_experts {self.num_experts} to choose from")
 
 
 class CRFM(nn.Module):

@@ -110,7 +110,7 @@ def test_wrong_flags_are_named():
     with pytest.raises(ValueError, match="--reduction 65: above the embedding width 64"):
         build("--loss_names", "aux", "--reduction", "65")
     with pytest.raises(ValueError, match="--topk 5: there are only --num_experts 4"):
-        ParsingOptions(topk=5)
+        build("--loss_names", "aux", "--topk", "5")
     with pytest.raises(ValueError, match="--cnum 0: expected at least 1"):
         ParsingOptions(cnum=0)
 
