@@ -25,7 +25,16 @@ SYSTEMS = {
     "IRRA": ["--loss_names", "sdm+id+mlm"],
     "DGCMIA": ["--loss_names", "itc+itc1+cons+memory_soft"],
     "PHP": ["--loss_names", "sdm+itc+aux", "--cnum", "9", "--moe_layers", "2", "--moe_heads", "3"],
-    "ECCL": ["--loss_names", "TAL+memory+instance_memory", "--lora_alpha", "4", "--prompt_depth", "2", "--lr", "1e-3"],
+    "ECCL": [
+        "--loss_names",
+        "TAL+memory+instance_memory",
+        "--lora_alpha",
+        "4",
+        "--prompt_depth",
+        "2",
+        "--lora_lr",
+        "2e-3",
+    ],
     "ICLF": ["--loss_names", "itc+mlm+itm+id"],
 }
 """name to what differs from the common flags"""
