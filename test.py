@@ -22,7 +22,7 @@ from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.checkpoint import read_torch_file, write_checkpoint
 from utils.distributed import DeviceOptions, pick_device, pick_precision
-from utils.logger import expert_table, metrics_table, setup_logger
+from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
 
@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
     run_dir = options.config_file.parent
-    setup_logger(run_dir if os.access(run_dir, os.W_OK) else None, "test_log.txt")
+    setup_logger()
+    if os.access(run_dir, os.W_OK):
+        log_to(run_dir / "test_log.txt")
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     checkpoint = test.checkpoint or run_dir / "best.pth"

@@ -26,9 +26,9 @@ from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
 from utils.checkpoint import read_torch_file, set_seed
 from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
-from utils.logger import metrics_table, setup_logger
+from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, make_run_dir, run_command
+from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
 
 log = logging.getLogger("descry")
 
@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run, flags = options.get(RunOptions), options.get(data.DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
-    run_dir = make_run_dir(run, flags.dataset_name)
-    setup_logger(run_dir)
+    run_dir = choose_run_dir(run, flags.dataset_name)
+    setup_logger()
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
@@ -150,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if checkpoint is not None:
         trainer.resume(checkpoint)
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
+    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None)
+    log_to(run_dir / "train_log.txt")
     options.save(run_dir / "configs.yaml")
     best = trainer.run()
     log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))

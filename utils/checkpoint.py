@@ -26,7 +26,8 @@ def read_torch_file(path: Path) -> Any:
         raise ValueError(f"{path}: not a checkpoint of plain tensors and numbers ({reason})") from None
     except (RuntimeError, EOFError, OSError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: damaged or not a checkpoint ({reason})") from None
+        shown = f" ({reason})" if " " in reason else ""  # for foreign files PyTorch names a bare number or key
+        raise ValueError(f"{path}: damaged or not a checkpoint{shown}") from None
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

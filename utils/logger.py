@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ class _BesideProgressBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
 
 
-def setup_logger(folder: Path | None = None, file_name: str = "train_log.txt") -> logging.Logger:
-    """The ``descry`` logger, writing to the terminal and, with a folder, appending to a file there."""
+def setup_logger() -> logging.Logger:
+    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file."""
     logger = logging.getLogger("descry")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -27,11 +28,20 @@ def setup_logger(folder: Path | None = None, file_name: str = "train_log.txt") -
     terminal = _BesideProgressBars()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
-    if folder is not None:
-        file = logging.FileHandler(folder / file_name, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
+    logger.addHandler(MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False))
     return logger
+
+
+def log_to(path: Path) -> None:
+    """Append to a file, from what was said since :func:`setup_logger` on."""
+    logger = logging.getLogger("descry")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for kept in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
+        kept.setTarget(file)
+        kept.flush()
+        logger.removeHandler(kept)
+    logger.addHandler(file)
 
 
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,8 +55,8 @@ class RunOptions:
             raise ValueError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
 
 
-def make_run_dir(options: RunOptions, dataset_name: str) -> Path:
-    """Create the run directory of a new run, or find that of a resumed one.
+def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
+    """The run directory of a new run (not made yet), or that of a resumed one.
 
     Raises:
         ValueError: it cannot be written, or holds another run.
@@ -70,13 +71,14 @@ def make_run_dir(options: RunOptions, dataset_name: str) -> Path:
             f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}/last.pth, "
             "or name another directory"
         )
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
-        raise ValueError(f"{flag} {folder}: cannot be written ({error.strerror}); choose another with {flag}") from None
+        raise ValueError(
+            f"{flag} {folder}: {existing} cannot be written ({error.strerror}); choose another with {flag}"
+        ) from None
     return folder
 
 
