@@ -5,6 +5,7 @@ Shape letters: B batch, L text length, N pairs of the training split.
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,7 @@ class TrainLoader:
             batch_sampler=self._sampler,
             num_workers=options.workers,
             collate_fn=_as_is,
+            worker_init_fn=_leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             persistent_workers=options.workers > 0,
             generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
@@ -212,6 +214,11 @@ class TrainLoader:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_ctrl_c_to_the_loop(worker: int) -> None:
+    """A terminal sends Ctrl-C to the workers too; the loop needs them to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_batch(batch: dict[str, Tensor], device: torch.device, aliases: dict[str, str]) -> dict[str, Tensor]:
@@ -253,6 +260,7 @@ class ImageBatches:
             batch_size=options.test_batch_size,
             num_workers=options.workers,
             collate_fn=_as_is,
+            worker_init_fn=_leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )

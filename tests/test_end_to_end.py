@@ -1,5 +1,6 @@
 """train.py and test.py as users run them, on small real data."""
 
+import os
 import re
 import shutil
 import signal
@@ -111,11 +112,12 @@ def test_interrupted_run_continues_bit_identically(data_root: Path, tmp_path: Pa
     flags = [*SMALL, "--root_dir", str(data_root), "--img_aug", "--loss_names", "sdm+id+mlm+itm", "--log_period", "1"]
     flags += ["--num_epoch", "3", "--batch_size", "4", "--precision", "fp32"]
     train_script.main([*flags, "--run_dir", str(tmp_path / "whole")])
-    command = [sys.executable, "train.py", *flags, "--run_dir", str(tmp_path / "cut")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command = [sys.executable, "train.py", *flags, "--run_dir", str(tmp_path / "cut"), "--num_workers", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
         for line in process.stdout:
             if "epoch 2 step 3/" in line:
-                process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
         assert process.wait() == 128 + signal.SIGINT
     last = torch.load(tmp_path / "cut" / "last.pth", weights_only=True)
     assert last["progress"]["epoch"] == 2 and last["progress"]["step"] >= 3

@@ -45,7 +45,13 @@ def test_files_and_flags_that_the_readme_names_exist():
         if "triplet" not in path:
             assert (ROOT / path).exists(), path
     help_text = " ".join(python_help("train.py") + python_help("test.py"))
-    for flag in set(re.findall(r"(?<![\w-])--([a-z_A-Z0-9]{3,})", README)) - {"layout", "root", "help", "config_file", "start"}:
+    for flag in set(re.findall(r"(?<![\w-])--([a-z_A-Z0-9]{3,})", README)) - {
+        "layout",
+        "root",
+        "help",
+        "config_file",
+        "start",
+    }:
         if "triplet" not in flag:
             assert f"--{flag}" in help_text, flag
 
