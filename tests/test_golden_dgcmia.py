@@ -38,10 +38,6 @@ def check_banks(case: Case, model: torch.nn.Module, prefix: str) -> None:
     torch.testing.assert_close(head.text_bank, recorded["txt_memory"], atol=1e-4, rtol=1e-4)
 
 
-def test_there_are_cases():
-    assert DGCMIA
-
-
 @pytest.mark.parametrize("case", DGCMIA)
 def test_first_epoch_fills_the_banks(case: Case):
     case = Recorded(case.folder)

@@ -100,7 +100,3 @@ def test_eccl(case: EcclCase):
     check_optimizer(case, model)
     check_features(case, model)
     check_trajectory(case, case.retriever())
-
-
-def test_there_are_cases():
-    assert ECCL

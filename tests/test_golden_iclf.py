@@ -11,10 +11,6 @@ from tests.test_golden import check_features, check_gradients, check_losses, che
 ICLF = [pytest.param(case, id=case.folder.name) for case in systems("iclf")]
 
 
-def test_there_are_cases():
-    assert ICLF
-
-
 @pytest.fixture(autouse=True)
 def likeliest_negative(monkeypatch):
     """The recorded program took the hardest negative, where training draws one."""

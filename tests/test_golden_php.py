@@ -1,6 +1,7 @@
 """Parity of PHP with the published program, for every php case below ``$GOLDEN_DIR``, in both attention layouts."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def retriever(case: Case) -> models.Retriever:
     return model
 
 
+@pytest.mark.skipif("GOLDEN_DIR" in os.environ, reason="another $GOLDEN_DIR may hold any cases")
 def test_both_layouts_are_recorded():
     assert {case.values[0].retriever().attends_over_batch for case in PHP} == {False, True}
 
