@@ -1,7 +1,5 @@
 """Parity with the published ECCL program, for every ``eccl`` case below ``$GOLDEN_DIR``."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -9,9 +7,8 @@ import model.build as models
 from model.clip import CLIP
 from model.published import our_names
 from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
-from solver.build import SolverOptions, build_optimizer
 from tests.golden_cases import Case, systems
-from tests.test_golden import check_features, check_gradients, check_losses, check_optimizer
+from tests.test_golden import check_features, check_gradients, check_losses, check_optimizer, check_trajectory
 
 BANKS = {
     "image_memory": "memory.bank.image",
@@ -71,21 +68,6 @@ def check_banks(case: Case, model: torch.nn.Module) -> None:
     state = model.heads.state_dict()
     for name, recorded in case.part("out/after_backward").items():
         torch.testing.assert_close(state[BANKS[name]], recorded, atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def check_trajectory(case: Case, model: torch.nn.Module) -> None:
-    recorded = case.json["trajectory"]
-    options = dataclasses.replace(
-        case.options.get(SolverOptions), **{name: rate for name, rate in recorded.items() if "lr" in name}
-    )
-    optimizer = build_optimizer(model.parameter_roles(), options)
-    for number, value in enumerate(recorded["total_loss_before_each_step"]):
-        step, views = model.train()(case.batch())
-        assert step.loss.item() == pytest.approx(value, rel=1e-3 * 10 ** (number / 4)), f"step {number + 1}"
-        optimizer.zero_grad()
-        step.loss.backward()
-        model.after_backward(views)
-        optimizer.step()
 
 
 @pytest.mark.parametrize("case", ECCL)

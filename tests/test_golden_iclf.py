@@ -6,7 +6,7 @@ import torch
 from model.matcher import restore_matcher
 from model.published import our_names
 from tests.golden_cases import Case, systems
-from tests.test_golden import check_features, check_gradients, check_losses, check_optimizer, check_trajectory
+from tests.test_golden import check_system
 
 ICLF = [pytest.param(case, id=case.folder.name) for case in systems("iclf")]
 
@@ -19,15 +19,7 @@ def likeliest_negative(monkeypatch):
 
 @pytest.mark.parametrize("case", ICLF)
 def test_iclf(case: Case):
-    model = case.retriever().train()
-    step, _ = model(case.batch())
-    check_losses(step.report, case.json["losses"]["step1"], {"temperature": ""})
-    assert step.loss.item() == pytest.approx(case.json["trajectory"]["total_loss_before_each_step"][0], rel=1e-4)
-    step.loss.backward()
-    check_gradients(case, model)
-    check_optimizer(case, model)
-    check_features(case, model)
-    check_trajectory(case, case.retriever())
+    check_system(case, case.retriever)
 
 
 @pytest.mark.parametrize("case", ICLF)
