@@ -216,7 +216,7 @@ class Trainer:
                 shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
                 raise NotFinite(
                     f"epoch {self.progress.epoch}, step {first_step + offset}: {', '.join(bad)} not finite ({shown}); "
-                    f"last.pth in {self.run_dir} holds the last good state. Try a lower --lr or --precision fp32"
+                    f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
                 )
             for name, value in values.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
@@ -260,12 +260,16 @@ class Trainer:
         self.save_last()
         writer.flush()
 
+    def _what_is_left(self) -> str:
+        last = self.run_dir / "last.pth"
+        return f"{last} holds the last good state" if last.exists() else "no checkpoint had been written yet"
+
     def _check_weights(self) -> None:
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise NotFinite(
-                    f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; last.pth in "
-                    f"{self.run_dir} holds the last good state. Try a lower --lr or --precision fp32"
+                    f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; "
+                    f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
                 )
 
     def save_last(self) -> None:

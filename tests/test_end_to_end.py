@@ -153,13 +153,21 @@ def test_clean_captions_differ_from_masked_ones(data_root: Path, tmp_path: Path)
     assert not torch.equal(weights[0]["clip.visual.proj"], weights[1]["clip.visual.proj"])
 
 
-def test_not_a_number_stops_training_and_keeps_the_last_good_state(data_root: Path, tmp_path: Path, fails):
-    flags = [*SMALL, "--root_dir", data_root, "--loss_names", "sdm", "--run_dir", tmp_path / "run"]
-    message = fails("train", *flags, "--num_epoch", "40", "--lr", "1e30", "--warmup_epochs", "1", "--optimizer", "SGD")
+@pytest.mark.parametrize(("first_epoch", "left"), [("1e-40", "last good state"), ("1", "no checkpoint had been")])
+def test_not_a_number_stops_training_and_keeps_the_last_good_state(
+    data_root: Path, tmp_path: Path, fails, first_epoch: str, left: str
+):
+    flags = [*SMALL, "--root_dir", data_root, "--loss_names", "sdm", "--run_dir", tmp_path / "run", "--lr", "1e30"]
+    schedule = ["--num_epoch", "40", "--warmup_epochs", "1", "--warmup_factor", first_epoch, "--optimizer", "SGD"]
+    message = fails("train", *flags, *schedule)
     assert re.search(r"epoch \d+, step \d+: .*not finite", message)
-    assert "last good state" in message
-    last = torch.load(tmp_path / "run" / "last.pth", weights_only=True) if (tmp_path / "run/last.pth").exists() else {}
-    assert all(torch.isfinite(value).all() for value in last.get("model", {}).values())
+    assert left in message
+    last = tmp_path / "run" / "last.pth"
+    assert last.exists() == (left == "last good state")
+    if last.exists():
+        assert str(last) in message
+        model = torch.load(last, weights_only=True)["model"]
+        assert model and all(torch.isfinite(value).all() for value in model.values())
 
 
 def test_help_is_quick_and_fits_80_columns():
