@@ -53,12 +53,12 @@ def find_photos(folder: Path) -> Found:
         for entry in _files(root):
             if entry.is_symlink():
                 links += 1
-            elif entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
-                others += 1
-            elif entry.is_file():
+            elif entry.is_file() and entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
                 status = entry.stat()
                 stamps[entry.path[len(root) :]] = (status.st_size, status.st_mtime_ns)
                 bar.update()
+            else:
+                others += 1
     return Found(dict(sorted(stamps.items())), links, others)
 
 

@@ -97,7 +97,8 @@ def create_app(searcher: Searcher, decode: Decode, k: int) -> "Flask":
     import flask
 
     app = flask.Flask(__name__)
-    app.config["TRUSTED_HOSTS"] = ["localhost", HOST, "[::1]"]  # or a foreign name that resolves to this machine
+    app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # or a foreign name that resolves to this machine
+    app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = _UPLOAD_BYTES
     app.jinja_env.filters["shown"] = shown
 
