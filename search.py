@@ -16,7 +16,7 @@ from datasets.images import decode, load_resized
 from datasets.tokenizer import Tokenizer
 from datasets.transforms import eval_view
 from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import LEAK, ParsingOptions
+from model.adapters.parsing import ParsingOptions
 from model.finetune import FinetuneOptions
 from model.restore import Restored, restore
 from model.weights import BackboneOptions
@@ -131,7 +131,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = restored.model.to(device).eval()
     log.info("searching with %s, %s", checkpoint, device)
     if model.attends_over_batch:
-        log.warning(LEAK)
+        log.warning(
+            "--php_attention batch: encoded one by one, so that no feature depends on others, unlike in test.py"
+        )
     size = options.get(BackboneOptions).img_size
     length = restored.text_length(options.get(data.DataOptions).text_length)
     features = Features(model, precision, Tokenizer(), length, eval_view, partial(load_resized, size=size))
