@@ -44,7 +44,7 @@ def test_files_and_flags_that_the_readme_names_exist():
     for path in re.findall(r"(?:configs|tests|model|datasets|utils)/[\w./-]+\.(?:yaml|py|jpg|png|md)", README):
         if "triplet" not in path:
             assert (ROOT / path).exists(), path
-    help_text = " ".join(python_help("train.py") + python_help("test.py"))
+    help_text = " ".join(python_help("train.py") + python_help("test.py") + python_help("search.py"))
     for flag in set(re.findall(r"(?<![\w-])--([a-z_A-Z0-9]{3,})", README)) - {
         "layout",
         "root",

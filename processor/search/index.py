@@ -40,6 +40,11 @@ CREATE TABLE IF NOT EXISTS photos (
     name BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, row INTEGER NOT NULL UNIQUE
 ) WITHOUT ROWID;
 """
+_NOT_ITS_CONTENT = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM),
+)
+"""what SQLite calls errors of the disk or of other processes"""
 _COMMIT_ROWS, _COMMIT_SECONDS = 2048, 5.0
 _ROWS_AT_ONCE = 1 << 16
 _DEAD_SHARE = 0.1
@@ -206,11 +211,15 @@ class GalleryIndex:
                         raise self._damaged(f"made by {about}, expected {self._about}")
                     yield db
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ITS_CONTENT:
+                raise OSError(f"{self._database}: {error}") from None
             raise self._damaged(error) from None
 
-    @staticmethod
-    def _generation(db: sqlite3.Connection) -> int:
-        return int(db.execute("SELECT value FROM about WHERE key = 'generation'").fetchone()[0])
+    def _generation(self, db: sqlite3.Connection) -> int:
+        found = db.execute("SELECT value FROM about WHERE key = 'generation'").fetchone()
+        if not found or not str(found[0]).isdecimal():
+            raise self._damaged("it names no file of vectors")
+        return int(found[0])
 
     def _forget(self, names: Sequence[str]) -> None:
         with self._open(write=True) as db:

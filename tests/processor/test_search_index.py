@@ -1,5 +1,6 @@
 """The index on disk: by difference, after kills, and when somebody has damaged it."""
 
+import logging
 import os
 import signal
 import sqlite3
@@ -193,6 +194,7 @@ def sql(folder: Path, command: str, *values: object) -> None:
         lambda folder: sql(folder, "DROP TABLE photos"),
         lambda folder: sql(folder, "UPDATE photos SET row = 10000000 WHERE row = 3"),
         lambda folder: sql(folder, "UPDATE photos SET row = -1 WHERE row = 3"),
+        lambda folder: sql(folder, "UPDATE about SET value = '../x' WHERE key = 'generation'"),
         lambda folder: sql(folder, "UPDATE photos SET row = 'three' WHERE row = 3"),
         lambda folder: os.truncate(folder / "vectors-0.f32", 100),
         lambda folder: (folder / "vectors-0.f32").unlink(),
@@ -206,6 +208,28 @@ def test_damage_is_noticed(tmp_path: Path, damage: object):
     damage(tmp_path)
     with pytest.raises(ValueError, match="the index is damaged .*delete this folder"):
         index.read()
+
+
+def test_a_disk_in_trouble_is_not_a_damaged_index(tmp_path: Path):
+    (tmp_path / "photos.sqlite").mkdir()
+    with pytest.raises(OSError, match="photos.sqlite: unable to open"):
+        make(tmp_path).read()
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)
+    gallery, index = Gallery(50), make(tmp_path)
+
+    def encode(names: Sequence[str]) -> Iterator[Encoded]:
+        for number, batch in enumerate(gallery.encode(names)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
+        index.update(gallery.stamps, encode)
+    assert "the same command continues" in caplog.text
+    assert len(index.read().names) == 20
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path: Path):
