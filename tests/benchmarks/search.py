@@ -35,12 +35,18 @@ def draw(photos: int, queries: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
 
     def noise(rows: int, scale: float) -> np.ndarray:
-        return generator.standard_normal((rows, dim), dtype=np.float32) * np.float32(scale * dim**-0.5)
+        drawn = generator.standard_normal((rows, dim), dtype=np.float32)
+        drawn *= scale * dim**-0.5
+        return drawn
 
-    clusters = max(photos // 20, 1)
-    vectors_ND = noise(clusters, 1)[generator.integers(0, clusters, photos)] + noise(photos, 0.7)
-    query_QD = vectors_ND[generator.integers(0, photos, queries)] + noise(queries, 0.7) + noise(1, 1)
-    return tuple(rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (vectors_ND, query_QD))
+    clusters_CD = noise(max(photos // 20, 1), 1)
+    vectors_ND = np.empty((photos, dim), np.float32)
+    for start in range(0, photos, 10_000):
+        part_BD = vectors_ND[start : start + 10_000]
+        part_BD[:] = clusters_CD[generator.integers(0, len(clusters_CD), len(part_BD))] + noise(len(part_BD), 0.7)
+        part_BD /= np.linalg.norm(part_BD, axis=1, keepdims=True)
+    query_QD = vectors_ND[generator.integers(0, photos, queries)] + noise(queries, 0.6) + noise(1, 0.8)
+    return vectors_ND, query_QD / np.linalg.norm(query_QD, axis=1, keepdims=True)
 
 
 def seconds_of(forms: dict[str, Callable[[np.ndarray], object]], query_QD: np.ndarray) -> dict[str, float]:
