@@ -26,6 +26,7 @@ log = logging.getLogger("descry")
 _ROWS_AT_ONCE = 1 << 16
 _TRAINED_ON = 50
 """photos per list that the lists' centres are computed from"""
+_ROUNDS = 10
 _MORE = (2, 32)
 """candidates for K hits, scored again in full precision: so many times K, and so many more"""
 
@@ -128,9 +129,13 @@ def _new_lists(photos: Photos) -> _Lists:
     count = max(1, min(2 * math.isqrt(len(photos.names)), len(photos.names) // _TRAINED_ON))
     sample_N = np.random.default_rng(0).permutation(len(photos.names))[: count * _TRAINED_ON]
     log.info("computing the centres of %d lists from %d photos", count, len(sample_N))
-    kmeans = faiss.Kmeans(photos.vectors_ND.shape[1], count, niter=10, spherical=True, seed=1)
-    kmeans.train(np.ascontiguousarray(photos.vectors_ND[np.sort(sample_N)]))
-    return _Lists(kmeans.centroids, np.empty(0, np.int64), len(photos.names), photos.generation)
+    sample_BD = np.ascontiguousarray(photos.vectors_ND[np.sort(sample_N)])
+    centres_LD = None
+    for _ in tqdm(range(_ROUNDS), desc="k-means", delay=1, disable=None):  # one round at a time, for the bar
+        kmeans = faiss.Kmeans(sample_BD.shape[1], count, niter=1, spherical=True, seed=1)
+        kmeans.train(sample_BD, init_centroids=centres_LD)
+        centres_LD = kmeans.centroids
+    return _Lists(centres_LD, np.empty(0, np.int64), len(photos.names), photos.generation)
 
 
 def _with_all_rows(lists: _Lists, photos: Photos) -> _Lists:

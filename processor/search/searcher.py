@@ -18,7 +18,7 @@ from processor.search.index import Encoded, Photos
 from processor.search.ranking import Ranking
 from utils.distributed import Precision
 
-_TEXTS_AT_ONCE = 256
+_TEXTS_AT_ONCE = 64
 
 
 class Encoder(DualEncoder, Protocol):
@@ -84,8 +84,7 @@ class Features:
         ids_QL = self.tokenizer(texts, self.text_length)
         if not self.model.reads_padding:
             ids_QL = ids_QL[:, : int((ids_QL != 0).sum(dim=1).max())]
-        parts = [self._encode(ids_BL, self.model.encode_text) for ids_BL in ids_QL.split(_TEXTS_AT_ONCE)]
-        return np.concatenate(parts)
+        return self._encode(ids_QL, self.model.encode_text)
 
     def cut(self, text: str) -> str | None:
         """What to tell somebody whose query is too long, otherwise None."""
@@ -131,10 +130,11 @@ class Searcher:
 
     def by_texts(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
         """The best ``k`` photos (fewer in a small gallery) for each sentence."""
-        if not texts:
-            return []
-        with self._lock:
-            return self._hits(self.features.texts(texts), k)
+        hits = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            with self._lock:
+                hits += self._hits(self.features.texts(texts[start : start + _TEXTS_AT_ONCE]), k)
+        return hits
 
     def by_image(self, path: Path, k: int) -> list[Hit]:
         """The ``k`` photos that look most like an image file.

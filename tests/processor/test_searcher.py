@@ -40,6 +40,8 @@ def test_sentences_images_and_photos_find_their_colour(searcher: Searcher, tmp_p
     assert red.score == pytest.approx(expected, abs=1e-6)
     assert len(searcher.by_texts(["red"], 10)[0]) == 3
     assert searcher.by_texts([], 10) == []
+    many = searcher.by_texts(["red", "green"] * 100, 1)
+    assert [hits[0].name for hits in many] == ["red.png", "green.png"] * 100
     for position in (-1, 3):
         with pytest.raises(IndexError):
             searcher.by_photo(position, 1)
