@@ -1,5 +1,10 @@
 """Test a trained model: ``python test.py --config_file RUN/configs.yaml``; other flags override the run's."""
 
+import signal
+
+if __name__ == "__main__":  # what is imported below takes seconds, in which Ctrl-C would print where they went
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 import os
 from collections.abc import Sequence

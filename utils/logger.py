@@ -47,9 +47,9 @@ def log_to(path: Path) -> None:
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> PrettyTable:
-    """The field's table: one row per task (t2i, i2t), three decimals."""
-    table = PrettyTable(["task", *METRICS])
+def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str = "task") -> PrettyTable:
+    """The field's table, three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
+    table = PrettyTable([title, *METRICS])
     for task, metrics in rows.items():
         table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
     return table

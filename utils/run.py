@@ -1,6 +1,7 @@
 """Run directories, published flags, and how a command ends."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,14 +44,24 @@ class RunOptions:
     output_dir: Path = opt(Path("logs"), "run directories are made in OUTPUT_DIR/DATASET/TIME_NAME")
     run_dir: Path | None = opt(None, "the run directory itself, instead of a new one below --output_dir")
     resume: bool = opt(False, "continue the run of --resume_ckpt_file, with its configs.yaml and in its directory")
-    resume_ckpt_file: str = opt("", "RUN/last.pth to continue from")
+    resume_ckpt_file: str = opt("", "RUN/last.pth to continue from, or RUN")
+    seeds: tuple[int, ...] = opt((), "train once with each of these seeds, and report mean and spread")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file to resume from."""
+        path = Path(self.resume_ckpt_file)
+        return path / "last.pth" if path.is_dir() else path
 
     @property
     def saved_flags(self) -> Path:
         """configs.yaml of the run that is resumed."""
-        return Path(self.resume_ckpt_file).parent / "configs.yaml"
+        return self.checkpoint.parent / "configs.yaml"
 
     def __post_init__(self) -> None:
+        if self.seeds and (len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0):
+            shown = " ".join(map(str, self.seeds))
+            raise ValueError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
         if self.resume and not self.resume_ckpt_file:
             raise ValueError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
 
@@ -62,14 +73,15 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
         ValueError: it cannot be written, or holds another run.
     """
     if options.resume:
-        return Path(options.resume_ckpt_file).parent
+        return options.checkpoint.parent
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
     folder = options.run_dir or options.output_dir / dataset_name / f"{stamp}_{options.name}"
     flag = "--run_dir" if options.run_dir else "--output_dir"
-    if (folder / "last.pth").exists() or (folder / "best.pth").exists():
+    names = ("last.pth", "last.previous.pth", "best.pth", "seed_*")
+    if any(path for name in names for path in folder.glob(name)):
         raise ValueError(
-            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}/last.pth, "
-            "or name another directory"
+            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}, or name "
+            "another directory"
         )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -84,6 +96,7 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a script's main function; an error that a user can mend ends in one line and exit code 2."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(argv)
     except (ValueError, RuntimeError, OSError) as error:
