@@ -2,7 +2,8 @@
 
 import signal
 
-if __name__ == "__main__":  # what is imported below takes seconds, in which Ctrl-C would print where they went
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import logging

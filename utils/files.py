@@ -31,11 +31,18 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
             _keep(path)
         part.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as either
-        reason = getattr(error, "strerror", None) or first_line(error)
+    except (OSError, RuntimeError) as error:
+        reason = _system_error(error) or first_line(error)
         raise OSError(f"{path}: cannot be written ({reason}); the file that was there, if any, is untouched") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _system_error(error: BaseException | None) -> str | None:
+    """What the system said, where it is behind an error: torch.save reports a full disk as an error of its own."""
+    while error is not None and not getattr(error, "strerror", None):
+        error = error.__context__
+    return error and error.strerror
 
 
 def _keep(path: Path) -> None:

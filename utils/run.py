@@ -1,6 +1,7 @@
 """Run directories, published flags, and how a command ends."""
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -96,13 +97,25 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a script's main function; an error that a user can mend ends in one line and exit code 2."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the scripts' first lines leave it so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(argv)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {_in_our_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _in_our_words(error: Exception) -> str:
+    """The message of an error; PyTorch raises that of a dead loader process wherever the program happens to be."""
+    dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
+    if not dead:
+        return str(error)
+    return (
+        f"a process that loads images died: pid {dead[1]} {dead[2].strip()}. Usually memory, or the shared memory in "
+        "/dev/shm, is too small: give fewer --num_workers or a smaller --batch_size. Checkpoints are untouched"
+    )
