@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_steps(data_root: Path, tmp_path: Path, monkey
     train_script.main([*flags, "--num_epoch", "25", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
     assert len(seen) == 250
     grown = seen[-1] - seen[100]
-    print("GROWN", grown, [seen[i]//1000 for i in range(0,250,25)])
+    print("GROWN", grown, [seen[i] // 1000 for i in range(0, 250, 25)])
     assert grown < 8e6, f"{grown / 1e6:.1f} MB in 150 steps, of which each has some 2 MB of activations"
 
 

@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import difflib
 import logging
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -60,11 +62,17 @@ class Flag:
     def _one(self, value: Any) -> Any:
         try:
             converted = _CONVERT[self.kind](value)
-        except (TypeError, ValueError):
-            raise ValueError(f"--{self.name} {value!r}: expected {_NAMES[self.kind]}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
         if self.choices and converted not in self.choices:
-            raise ValueError(f"--{self.name} {value!r}: choose one of {', '.join(self.choices)}")
+            raise ValueError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
         return converted
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
+_short = _REPR.repr
+"""a value for a message: yaml can make one of nested lists that would fill the memory if written out"""
 
 
 def _to_bool(value: Any) -> bool:
@@ -83,7 +91,7 @@ def _to_int(value: Any) -> int:
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
 
@@ -300,6 +308,11 @@ def parse(
 class _PlainLoader(yaml.SafeLoader):
     """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
+
 
 _PlainLoader.add_constructor(
     "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
@@ -318,8 +331,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config_file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        first = str(error).replace("\n", " ")[:200]
+    except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
+        first = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
     if content is None:
         return {}
