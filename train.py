@@ -1,5 +1,11 @@
 """Train a retriever: ``python train.py --dataset_name CUHK-PEDES --root_dir DATA --loss_names sdm+id+mlm``."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,16 +25,18 @@ from model.adapters.prompts import PromptOptions
 from model.finetune import FinetuneOptions, start_from
 from model.losses.base import PairFeatures
 from model.published import our_names
-from model.weights import BackboneOptions, load_clip, state_dict_in
+from model.weights import BackboneOptions, load_clip, state_dict_in, weights_file
 from processor.evaluate import encode_split, evaluate
-from processor.train import LoopOptions, Trainer
+from processor.train import LoopOptions, Progress, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
-from utils.checkpoint import read_torch_file, set_seed
+from utils.checkpoint import read_last, read_torch_file, set_seed
 from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
 from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
+from utils.record import RunRecord, facts_of
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
+from utils.seeds import train_seeds
 
 log = logging.getLogger("descry")
 
@@ -101,9 +109,17 @@ def fill_banks(model: models.Retriever, training: TrainingData, flags: data.Data
     log.info("memory banks filled from %d training pairs", len(image_N))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train from flags; see README."""
-    options = read_flags(argv)
+def record_of(run_dir: Path, options: Options, dataset: Dataset, precision: Precision) -> RunRecord:
+    """The run.json that these flags and this data set begin or, in a resumed run, continue."""
+    resumed, finetune = options.get(RunOptions).resume, options.get(FinetuneOptions).finetune
+    weights = Path(finetune) if finetune else weights_file(options.get(BackboneOptions))
+    weights = None if resumed and finetune else weights
+    facts = facts_of(options.flat(), precision.device, precision.dtype, weights, dataset.annotation)
+    return RunRecord(run_dir, facts, resumed)
+
+
+def train(options: Options) -> Progress:
+    """Train once, from build to the final table."""
     run, flags = options.get(RunOptions), options.get(data.DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
@@ -112,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
-    checkpoint = read_torch_file(Path(run.resume_ckpt_file)) if run.resume else None
+    checkpoint = read_last(run.checkpoint) if run.resume else None
     clip = load_clip(options.get(BackboneOptions))
     room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
     flags = replace(flags, text_length=room)
@@ -145,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate=partial(evaluate, model, training.validation, precision),
         precision=precision,
         run_dir=run_dir,
+        record=record_of(run_dir, options, training.dataset, precision),
         report=partial(model.epoch_report, training.pids),
     )
     if checkpoint is not None:
@@ -152,10 +169,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
     run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None)
     log_to(run_dir / "train_log.txt")
-    options.save(run_dir / "configs.yaml")
-    best = trainer.run()
-    log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))
+    options.changed(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
+    done = trainer.run()
+    rows = {f"{name} (epoch {row['epoch']})": row for name, row in (("best", done.best), ("last", done.last))}
+    log.info("t2i on %s\n%s", flags.val_dataset, metrics_table(rows, "epoch"))
     log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")
+    return done
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train from flags; see README."""
+    options = read_flags(argv)
+    run = options.get(RunOptions)
+    if run.seeds:
+        train_seeds(options, choose_run_dir(run, options.get(data.DataOptions).dataset_name), train)
+    else:
+        train(options)
 
 
 if __name__ == "__main__":

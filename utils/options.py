@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import difflib
 import logging
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +18,8 @@ from typing import Any
 
 import yaml
 from easydict import EasyDict
+
+from utils.files import replacing
 
 
 def opt(default: Any, help: str, *, choices: Sequence[str] | None = None, aliases: Sequence[str] = ()) -> Any:  # noqa: A002
@@ -58,11 +62,17 @@ class Flag:
     def _one(self, value: Any) -> Any:
         try:
             converted = _CONVERT[self.kind](value)
-        except (TypeError, ValueError):
-            raise ValueError(f"--{self.name} {value!r}: expected {_NAMES[self.kind]}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
         if self.choices and converted not in self.choices:
-            raise ValueError(f"--{self.name} {value!r}: choose one of {', '.join(self.choices)}")
+            raise ValueError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
         return converted
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
+_short = _REPR.repr
+"""a value for a message: yaml can make one of nested lists that would fill the memory if written out"""
 
 
 def _to_bool(value: Any) -> bool:
@@ -81,7 +91,7 @@ def _to_int(value: Any) -> int:
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
 
@@ -163,6 +173,10 @@ class Options:
             sources.append({**moved, **{key: item for key, item in source.items() if key != name}})
         return Options(self._groups, self._defaults, *sources, self.config_file)
 
+    def changed(self, **values: Any) -> "Options":
+        """The same flags with some given other values, by the program rather than by the user."""
+        return Options(self._groups, self._defaults, self._from_file, {**self._line, **values}, self.config_file)
+
     def given(self, name: str) -> bool:
         """Whether a flag came from the command line or from a file, rather than from its default."""
         return name in self._line or name in self._from_file
@@ -172,8 +186,9 @@ class Options:
         return {name: _plain(self._values[name]) for name in sorted(self._values)}
 
     def save(self, path: Path) -> None:
-        """Write ``configs.yaml``."""
-        path.write_text(yaml.safe_dump(self.flat(), sort_keys=True, allow_unicode=True), encoding="utf-8")
+        """Write ``configs.yaml``; half of one would be read as a file with fewer flags, so it is written whole."""
+        with replacing(path) as file:
+            file.write(yaml.safe_dump(self.flat(), sort_keys=True, allow_unicode=True).encode())
 
 
 def _plain(value: Any) -> Any:
@@ -295,6 +310,11 @@ def parse(
 class _PlainLoader(yaml.SafeLoader):
     """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
+
 
 _PlainLoader.add_constructor(
     "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
@@ -313,8 +333,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config_file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        first = str(error).replace("\n", " ")[:200]
+    except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
+        first = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
     if content is None:
         return {}

@@ -1,6 +1,8 @@
 """Run directories, published flags, and how a command ends."""
 
 import os
+import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,14 +45,24 @@ class RunOptions:
     output_dir: Path = opt(Path("logs"), "run directories are made in OUTPUT_DIR/DATASET/TIME_NAME")
     run_dir: Path | None = opt(None, "the run directory itself, instead of a new one below --output_dir")
     resume: bool = opt(False, "continue the run of --resume_ckpt_file, with its configs.yaml and in its directory")
-    resume_ckpt_file: str = opt("", "RUN/last.pth to continue from")
+    resume_ckpt_file: str = opt("", "RUN/last.pth to continue from, or RUN")
+    seeds: tuple[int, ...] = opt((), "train once with each of these seeds, and report mean and spread")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file to resume from."""
+        path = Path(self.resume_ckpt_file)
+        return path / "last.pth" if path.is_dir() else path
 
     @property
     def saved_flags(self) -> Path:
         """configs.yaml of the run that is resumed."""
-        return Path(self.resume_ckpt_file).parent / "configs.yaml"
+        return self.checkpoint.parent / "configs.yaml"
 
     def __post_init__(self) -> None:
+        if self.seeds and (len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0):
+            shown = " ".join(map(str, self.seeds))
+            raise ValueError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
         if self.resume and not self.resume_ckpt_file:
             raise ValueError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
 
@@ -62,14 +74,15 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
         ValueError: it cannot be written, or holds another run.
     """
     if options.resume:
-        return Path(options.resume_ckpt_file).parent
+        return options.checkpoint.parent
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
     folder = options.run_dir or options.output_dir / dataset_name / f"{stamp}_{options.name}"
     flag = "--run_dir" if options.run_dir else "--output_dir"
-    if (folder / "last.pth").exists() or (folder / "best.pth").exists():
+    names = ("last.pth", "last.previous.pth", "best.pth", "seed_*")
+    if any(path for name in names for path in folder.glob(name)):
         raise ValueError(
-            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}/last.pth, "
-            "or name another directory"
+            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}, or name "
+            "another directory"
         )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -84,12 +97,25 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
 
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a script's main function; an error that a user can mend ends in one line and exit code 2."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the scripts' first lines leave it so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(argv)
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {_in_our_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _in_our_words(error: Exception) -> str:
+    """The message of an error; PyTorch raises that of a dead loader process wherever the program happens to be."""
+    dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
+    if not dead:
+        return str(error)
+    return (
+        f"a process that loads images died: pid {dead[1]} {dead[2].strip()}. Usually memory, or the shared memory in "
+        "/dev/shm, is too small: give fewer --num_workers or a smaller --batch_size. Checkpoints are untouched"
+    )
