@@ -8,11 +8,14 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
+from datasets.records import Dataset
+from datasets.targets import Target, labels, named_target, own_target
 from model.adapters.parsing import LEAK
 from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
-from model.restore import restore
+from model.restore import Restored, restore
 from model.weights import BackboneOptions
+from processor.cross_domain import CrossDomain, CrossResult
 from processor.evaluate import encode_split, table_rows
 from processor.rerank import rerank
 from processor.train import LoopOptions
@@ -21,7 +24,7 @@ from solver.schedule import ScheduleOptions
 from utils.checkpoint import write_checkpoint
 from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
-from utils.options import Options, opt, parse
+from utils.options import Options, flags_of, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
 
 
@@ -40,14 +43,28 @@ class TestOptions:
         0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
     )
 
+    cross_domain: tuple[Path, ...] = opt((), "run directories: test each one's best.pth on the data sets of all")
+    targets: tuple[str, ...] = opt(
+        (), "data sets of --cross_domain instead, as NAME or NAME=ROOT_DIR (without it: --root_dir)"
+    )
+    csv: Path | None = opt(None, "also write every number of --cross_domain to this file")
+
     def __post_init__(self) -> None:
         if self.rerank < 0:
             raise ValueError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
+        for name in ("checkpoint", "i2t", "export_merged", "rerank"):
+            if self.cross_domain and getattr(self, name):
+                raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
+        for name in ("targets", "csv"):
+            if getattr(self, name) and not self.cross_domain:
+                raise ValueError(f"--{name}: only together with --cross_domain")
 
 
 GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
 """every flag of test.py, by section of --help"""
 TRAINING_ONLY = (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
+UNREAD = {*PUBLISHED_WITHOUT_EFFECT, *(flag.name for options in TRAINING_ONLY for flag in flags_of(options))}
+"""keys of a run's configs.yaml that mean nothing for testing"""
 
 log = logging.getLogger("descry")
 
@@ -69,14 +86,52 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     return parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Test from flags; see README."""
-    options = read_flags(argv)
+def load_split(
+    options: Options, restored: Restored, target: Target, padded: bool = False
+) -> tuple[Dataset, data.EvalData]:
+    """A data set as the run's model takes it, and the split of it to test on."""
+    test = options.get(TestOptions)
+    flags = target.flags(options.get(data.DataOptions))
+    flags = replace(flags, text_length=restored.text_length(flags.text_length))
+    dataset = data.read_dataset(flags, target.drawing)
+    data.require_split(dataset, test.test_split, "--test_split")
+    image_flags, size = options.get(data.ImageOptions), options.get(BackboneOptions).img_size
+    dataset, images = data.checked_images(dataset, size, flags, image_flags, (test.test_split,))
+    pinned = pick_device(options.get(DeviceOptions)).type == "cuda"
+    records, padded = dataset.split(test.test_split), padded or restored.model.reads_padding
+    return dataset, data.eval_data(test.test_split, records, images, flags, padded, pinned)
+
+
+def cross_domain(options: Options) -> None:
+    """Print R1 and mAP of every run of ``--cross_domain`` on every data set."""
+    test, device_flags = options.get(TestOptions), options.get(DeviceOptions)
+    precision = pick_precision(device_flags, device := pick_device(device_flags))
+    runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in test.cross_domain]
+    own = [own_target(run.get(data.DataOptions), run.get(data.mannequins.MannequinOptions)) for _, run in runs]
+    flags, drawing = options.get(data.DataOptions), options.get(data.mannequins.MannequinOptions)
+    targets = [named_target(name, flags, drawing) for name in test.targets] or list(dict.fromkeys(own))
+    results = []
+    for (path, run), source in zip(runs, own, strict=True):
+        restored = restore(path / "best.pth", run.get)
+        model = restored.model.to(device)
+        for target in targets:
+            log.info("testing %s on %s %s, %s", path, target.dataset_name, test.test_split, device)
+            _, split = load_split(run, restored, target)
+            row = table_rows(encode_split(model, split, precision), split, allow_unmatched=test.allow_unmatched)["t2i"]
+            results.append(CrossResult(path, source == target, row))
+    matrix = CrossDomain(tuple(labels(targets)), tuple(results))
+    log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
+    if test.csv is not None:
+        test.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
+        log.info("all numbers: %s", test.csv)
+
+
+def test_run(options: Options) -> None:
+    """Test the run of ``--config_file``."""
     test, flags = options.get(TestOptions), options.get(data.DataOptions)
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
     run_dir = options.config_file.parent
-    setup_logger()
     if os.access(run_dir, os.W_OK):
         log_to(run_dir / "test_log.txt")
     device_flags = options.get(DeviceOptions)
@@ -93,16 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("not used in testing: %s", ", ".join([*roots, *restored.unknown]))
     if model.attends_over_batch:
         log.warning(LEAK)
-    flags = replace(flags, text_length=restored.text_length(flags.text_length))
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
-    dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
-    data.require_split(dataset, test.test_split, "--test_split")
-    image_flags, size = options.get(data.ImageOptions), options.get(BackboneOptions).img_size
-    dataset, images = data.checked_images(dataset, size, flags, image_flags, (test.test_split,))
-    pinned = device.type == "cuda"
-    padded = bool(test.rerank) or model.reads_padding
-    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, padded, pinned)
+    target = own_target(flags, options.get(data.mannequins.MannequinOptions))
+    dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
     features = encode_split(model.to(device), split, precision)
     log.info("%s", metrics_table(table_rows(features, split, test.i2t, test.allow_unmatched)))
     if use := model.expert_use():
@@ -110,6 +159,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test from flags; see README."""
+    options = read_flags(argv)
+    setup_logger()
+    test = options.get(TestOptions)
+    if test.cross_domain:
+        cross_domain(options)
+    else:
+        test_run(options)
 
 
 if __name__ == "__main__":

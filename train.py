@@ -13,6 +13,7 @@ from torch import Tensor
 import datasets.build as data
 import model.build as models
 from datasets import fields
+from datasets.images import decode
 from datasets.records import Dataset, counts
 from model.adapters.parsing import LEAK
 from model.adapters.prompts import PromptOptions
@@ -21,6 +22,7 @@ from model.losses.base import PairFeatures
 from model.published import our_names
 from model.weights import BackboneOptions, load_clip, state_dict_in
 from processor.evaluate import encode_split, evaluate
+from processor.examples import Shown, draw_examples
 from processor.train import LoopOptions, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
@@ -51,6 +53,8 @@ class TrainingData(NamedTuple):
     pids: Tensor
     """identity of every training pair, for reports"""
     images: data.Images
+    shown: Shown
+    """the validation split as people see it"""
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
@@ -79,7 +83,8 @@ def load_data(options: Options, flags: data.DataOptions, precision: Precision) -
     records = dataset.split(flags.val_dataset)
     validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images)
+    shown = Shown(*data.captions_and_paths(records), decode)
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
 
 
 def load_finetune(model: models.Retriever, path: Path) -> None:
@@ -146,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         precision=precision,
         run_dir=run_dir,
         report=partial(model.epoch_report, training.pids),
+        picture=partial(draw_examples, split=training.validation, shown=training.shown),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)

@@ -311,6 +311,11 @@ def eval_data(
     )
 
 
+def captions_and_paths(records: Sequence[ImageRecord]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """What :func:`eval_data` makes queries of, and the files of its gallery, each in its order."""
+    return tuple(text for record in records for text in record.captions), tuple(record.path for record in records)
+
+
 def checked_images(
     dataset: Dataset, size: tuple[int, int], options: DataOptions, images: ImageOptions, splits: Sequence[str]
 ) -> tuple[Dataset, Images]:

@@ -5,22 +5,24 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from processor.evaluate import Evaluation, Features
+from processor.record import Record, learning_rates
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
 from utils.distributed import Precision
+from utils.history import Entry
 from utils.logger import metrics_table
 from utils.options import opt
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("descry")
 
@@ -106,10 +108,11 @@ class Trainer:
         num_epoch: int,
         set_epoch: Callable[[int], None],
         prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        evaluate: Callable[[], dict[str, dict[str, float]]],
+        evaluate: Callable[[], Evaluation],
         precision: Precision,
         run_dir: Path,
         report: Callable[[], Iterable[str]] = tuple,
+        picture: Callable[[Features], Any] | None = None,
     ) -> None:
         """
         Args:
@@ -120,15 +123,16 @@ class Trainer:
             num_epoch: epochs to train.
             set_epoch: sets learning rates for an epoch.
             prepare: moves a batch to the device and applies augmentation there.
-            evaluate: gives the table rows of the validation split.
+            evaluate: gives the table rows and features of the validation split.
             precision: arithmetic of network layers.
-            run_dir: existing folder for checkpoints and TensorBoard events.
+            run_dir: existing folder for checkpoints, history, curves and TensorBoard events.
             report: gives further lines for the log after every epoch.
+            picture: draws some retrievals, (height, width, 3) in RGB.
         """
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
         self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
-        self.report = report
+        self.report, self.picture = report, picture
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
         self.progress = Progress()
         self._pending: list[dict[str, Tensor]] = []
@@ -156,19 +160,17 @@ class Trainer:
             NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
-
-        writer = SummaryWriter(self.run_dir)
-        with _Signals() as signals:
+        epoch, step = self.progress.epoch, self.progress.step
+        record = Record(self.run_dir, epoch, step, self.loader.steps(epoch))
+        with closing(record), _Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
-                self._train_epoch(signals, writer)
-                self._finish_epoch(writer)
+                self._train_epoch(signals, record)
+                self._finish_epoch(record)
                 if signals.wanted is not None:
                     raise Stopped(128 + signals.wanted)
-        writer.close()
         return self.progress.best
 
-    def _train_epoch(self, signals: _Signals, writer: "SummaryWriter") -> None:
+    def _train_epoch(self, signals: _Signals, record: Record) -> None:
         epoch = self.progress.epoch
         self.model.train()
         self.set_epoch(epoch)
@@ -181,7 +183,7 @@ class Trainer:
                 self._step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
-                    self._log_step(writer, bar, (step - first) / (time.perf_counter() - started))
+                    self._log_step(record, bar, (step - first) / (time.perf_counter() - started))
                 if signals.wanted is not None and step < self.loader.steps(epoch):
                     self.save_last()
                     log.info("stopped in epoch %d after step %d; last.pth is there to --resume", epoch, step)
@@ -221,7 +223,7 @@ class Trainer:
             for name, value in values.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
 
-    def _log_step(self, writer: "SummaryWriter", bar: tqdm, steps_per_s: float) -> None:
+    def _log_step(self, record: Record, bar: tqdm, steps_per_s: float) -> None:
         self._flush()
         progress = self.progress
         means = {name: total / progress.step for name, total in progress.sums.items()}
@@ -232,11 +234,10 @@ class Trainer:
             *(progress.epoch, progress.step, self.loader.steps(progress.epoch), shown, lr, steps_per_s),
         )
         bar.set_postfix(loss=f"{means['loss']:.4g}")
-        position = progress.epoch - 1 + progress.step / self.loader.steps(progress.epoch)
-        for name, value in {**means, "lr": lr}.items():
-            writer.add_scalar(f"train/{name}", value, round(1000 * position))
+        rates = learning_rates(self.optimizer.param_groups)
+        record.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
 
-    def _finish_epoch(self, writer: "SummaryWriter") -> None:
+    def _finish_epoch(self, record: Record) -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
@@ -244,10 +245,10 @@ class Trainer:
             log.info("epoch %d, %s", epoch, line)
         improved = False
         if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
-            rows = self.evaluate()
+            rows, features = self.evaluate()
             log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
-            for name, value in rows["t2i"].items():
-                writer.add_scalar(f"val/{name}", value, epoch)
+            picture = partial(self.picture, features) if self.picture else None
+            record.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
             improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
             if improved:
                 progress.best = {**rows["t2i"], "epoch": epoch}
@@ -258,7 +259,6 @@ class Trainer:
                 {"model": self.model.state_dict(), "epoch": epoch, "metrics": progress.best},
             )
         self.save_last()
-        writer.flush()
 
     def _what_is_left(self) -> str:
         last = self.run_dir / "last.pth"

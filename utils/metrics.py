@@ -189,7 +189,6 @@ def rank_similarity(
     return _rank_blocks(similarity, matches, *similarity_QG.shape, block)
 
 
-@_full_float32()
 @torch.no_grad()
 def rank_gallery(
     query_features: Tensor, gallery_features: Tensor, k: int, block: int | None = None
@@ -211,17 +210,40 @@ def rank_gallery(
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one gallery entry")
     _check_features(query_features, gallery_features)
-    size = len(gallery_features)
-    everyone = torch.arange(len(query_features), device=query_features.device)
-    score_QK = torch.empty((len(everyone), min(k, size)), device=everyone.device)
+    k = min(k, len(gallery_features))
+    score_QK = torch.empty((len(query_features), k), device=query_features.device)
     position_QK = torch.empty_like(score_QK, dtype=torch.int64)
 
     def work(start: int, similarity_BG: Tensor) -> None:
         rows = slice(start, start + len(similarity_BG))
-        score_QK[rows], position_QK[rows] = _stable_topk(similarity_BG[:, :size], min(k, size))
+        score_QK[rows], position_QK[rows] = _stable_topk(similarity_BG, k)
 
-    _for_each_block(_cosine(query_features, gallery_features), everyone, size, block, work)
+    for_each_block(query_features, gallery_features, work, block)
     return score_QK, position_QK
+
+
+@_full_float32()
+@torch.no_grad()
+def for_each_block(query_features: Tensor, gallery_features: Tensor, work: "Work", block: int | None = None) -> None:
+    """Call ``work`` with blocks of cosine similarities in float32, so that queries x gallery is never held at once.
+
+    Args:
+        query_features: (Q, D), any float type; L2-normalised here, in float32.
+        gallery_features: (G, D), on the same device.
+        work: gets the place of a block's first query and the block's similarities (B, G), a buffer that is used again;
+            on a CPU several threads call it at a time.
+        block: queries in a block; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
+
+    Raises:
+        ValueError: shapes that do not fit, empty input, features that are not finite.
+    """
+    size = len(gallery_features)
+    everyone = torch.arange(len(query_features), device=query_features.device)
+
+    def on_gallery(start: int, similarity_BG: Tensor) -> None:
+        work(start, similarity_BG[:, :size])
+
+    _for_each_block(_cosine(query_features, gallery_features), everyone, size, block, on_gallery)
 
 
 def _stable_topk(similarity_BG: Tensor, k: int) -> tuple[Tensor, Tensor]:
