@@ -8,15 +8,20 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
-from datasets.records import Dataset
+from datasets.images import decode
+from datasets.records import Dataset, counts
 from datasets.targets import Target, labels, named_target, own_target
+from datasets.tokenizer import Tokenizer
 from model.adapters.parsing import LEAK
 from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
+from model.particulars import TrainPairs, particulars
 from model.restore import Restored, restore
 from model.weights import BackboneOptions
 from processor.cross_domain import CrossDomain, CrossResult
-from processor.evaluate import encode_split, table_rows
+from processor.evaluate import Features, encode_split, table_rows
+from processor.examples import Shown
+from processor.report import ReportOptions, write_report
 from processor.rerank import rerank
 from processor.train import LoopOptions
 from solver.build import SolverOptions
@@ -26,6 +31,7 @@ from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, flags_of, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
+from utils.terminal import NEXT
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,12 @@ class TestOptions:
                 raise ValueError(f"--{name}: only together with --cross_domain")
 
 
-GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
+GROUPS = {
+    "test": [TestOptions, DeviceOptions],
+    "report": [ReportOptions],
+    **data.option_groups(),
+    **models.option_groups(),
+}
 """every flag of test.py, by section of --help"""
 TRAINING_ONLY = (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
 UNREAD = {*PUBLISHED_WITHOUT_EFFECT, *(flag.name for options in TRAINING_ONLY for flag in flags_of(options))}
@@ -126,6 +137,39 @@ def cross_domain(options: Options) -> None:
         log.info("all numbers: %s", test.csv)
 
 
+def report(
+    folder: Path,
+    options: Options,
+    restored: Restored,
+    dataset: Dataset,
+    split: data.EvalData,
+    features: Features,
+    rows: dict[str, dict[str, float]],
+) -> None:
+    """Write the page that ``--report`` asks for, with what is particular to the run's system."""
+    test, images = options.get(TestOptions), dataset.split(split.name)
+    pairs = TrainPairs(*zip(*((r.pid, caption, r.path) for r in dataset.train for caption in r.captions), strict=True))
+    facts = {
+        "run": str(options.config_file.parent),
+        "weights": str(test.checkpoint or "best.pth"),
+        "data set": f"{dataset.name} {split.name}",
+        "identities, images, captions": ", ".join(f"{number:,}" for number in counts(images)),
+        "losses": options.get(models.LossOptions).loss_names,
+    }
+    tokenizer = Tokenizer()
+    page = write_report(
+        folder,
+        options.get(ReportOptions),
+        features,
+        split,
+        Shown(*data.captions_and_paths(images), decode),
+        rows,
+        facts,
+        particulars(restored, options.get, pairs, lambda number: tokenizer.decode([number])),
+    )
+    log.info("open in a browser: %s", page, extra=NEXT)
+
+
 def test_run(options: Options) -> None:
     """Test the run of ``--config_file``."""
     test, flags = options.get(TestOptions), options.get(data.DataOptions)
@@ -153,12 +197,18 @@ def test_run(options: Options) -> None:
     target = own_target(flags, options.get(data.mannequins.MannequinOptions))
     dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
     features = encode_split(model.to(device), split, precision)
-    log.info("%s", metrics_table(table_rows(features, split, test.i2t, test.allow_unmatched)))
+    rows = table_rows(features, split, test.i2t, test.allow_unmatched)
+    log.info("%s", metrics_table(rows))
     if use := model.expert_use():
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use))
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
+    if (asked := options.get(ReportOptions)).report:
+        folder = asked.folder(run_dir, dataset.name, split.name)
+        report(folder, options, restored, dataset, split, features, rows)
+    else:
+        log.info("see what it gets wrong: python test.py --config_file %s --report", options.config_file, extra=NEXT)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -31,6 +31,7 @@ from utils.distributed import DeviceOptions, Precision, pick_device, pick_precis
 from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
+from utils.terminal import NEXT
 
 log = logging.getLogger("descry")
 
@@ -161,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.save(run_dir / "configs.yaml")
     best = trainer.run()
     log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))
-    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")
+    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml", extra=NEXT)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ def draw_cmc(share_K: Sequence[float]) -> Figure:
     axes.set_xticks(marks, [str(k) for k in marks])
     axes.minorticks_off()
     for k in [k for k in (1, 5, 10) if k <= len(share_K)]:
-        axes.annotate(f"R{k} {share_K[k - 1]:.1f}", (k, share_K[k - 1]), (4, -12), textcoords="offset points")
+        axes.annotate(f"R{k} {share_K[k - 1]:.1f}", (k, share_K[k - 1]), (7, -9), textcoords="offset points")
         axes.plot(k, share_K[k - 1], "o", color=_COLOURS[0], markersize=4)
     _label(axes, "k", "queries with a match\namong the first k (%)")
-    axes.set_ylim(top=102)
+    room = 0.12 * (100 - share_K[0]) + 1  # the first label stands below its point
+    axes.set_ylim(share_K[0] - room, 100 + room / 3)
     return figure
 
 
@@ -52,7 +53,7 @@ def draw_histograms(match_N: Sequence[int], other_N: Sequence[int]) -> Figure:
         total = max(sum(counts), 1)
         axes.stairs([count / total / width for count in counts], edges, fill=True, alpha=0.55, color=colour, label=name)
     axes.set_xlim(edges[max(min(used) - 1, 0)], edges[min(max(used) + 2, len(edges) - 1)])
-    axes.legend(frameon=False)
+    _legend_above(axes)
     _label(axes, "cosine similarity", "density")
     return figure
 
@@ -77,7 +78,7 @@ def draw_stacked(rows: Mapping[str, Sequence[float]], parts: Sequence[str]) -> F
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.legend(frameon=False, ncols=min(len(parts), 4), loc="upper center", bbox_to_anchor=(0.5, 1.22))
+    _legend_above(axes)
     _label(axes, "share (%)", "")
     return figure
 
@@ -99,7 +100,7 @@ def draw_curves(history: Sequence[Entry]) -> Figure:
     for axes, label in ((losses, "loss (mean of the epoch so far)"), (rates, "learning rate"), (scores, "percent")):
         _label(axes, "epoch", label)
         if axes.lines:
-            axes.legend(frameon=False)
+            _legend_above(axes)
             axes.set_xlim(left=0)
     return figure
 
@@ -108,16 +109,15 @@ def _line(
     axes: Axes, name: str, points: Sequence[tuple[float, float | None]], marker: str = "", steps: bool = False
 ) -> None:
     known = [(x, y) for x, y in points if y is not None]
-    colour = _COLOURS[len(axes.lines) % len(_COLOURS)]
-    marker = marker or ("." if len(known) < 30 else "")
     axes.plot(
-        *zip(*known, strict=True),
+        [x for x, _ in known],
+        [y for _, y in known],
         label=name,
-        color=colour,
-        marker=marker,
+        color=_COLOURS[len(axes.lines) % len(_COLOURS)],
+        marker=marker or ("." if len(known) < 30 else ""),
         markersize=4,
         drawstyle="steps-pre" if steps else "default",
-    ) if known else None
+    )
 
 
 def _empty(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
@@ -129,6 +129,12 @@ def _empty(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
         each.grid(alpha=0.25)
         each.set_axisbelow(True)
     return figure, axes
+
+
+def _legend_above(axes: Axes) -> None:
+    """Where it hides nothing."""
+    names = len(axes.get_legend_handles_labels()[1])
+    axes.legend(frameon=False, ncols=min(names, 4), loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from utils.options import opt
+from utils.terminal import RED, paint
 
 PUBLISHED_WITHOUT_EFFECT = {
     "local_rank": "the launcher's environment says it",
@@ -89,7 +90,7 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(paint(f"{Path(sys.argv[0]).name}: error: {error}", RED, sys.stderr), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
