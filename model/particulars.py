@@ -116,7 +116,7 @@ def associations_section(bank_ND: Tensor, threshold: float, train: TrainPairs) -
     text = (
         f"Neighbours above --id_threshod {threshold:g} that the image memory gives {len(pair_S):,} of the "
         f"{len(bank_ND):,} training pairs, without looking at labels; these only say how many are the same person. "
-        "Examples below: in the larger picture a pair, then its neighbours with their cosine."
+        "Examples: beside the caption the image of a pair, below it the neighbours with their cosine."
     )
     examples = found_S.nonzero().flatten()[:EXAMPLES].tolist()
     cards = tuple(

@@ -21,8 +21,13 @@ from utils.run import run_command
 from utils.tables import Table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-PLACES = ("name", "output_dir", "run_dir", "resume", "resume_ckpt_file", "device", "gpu_id", "num_workers", "cache_dir")
+PLACES = (
+    *("name", "output_dir", "run_dir", "resume", "resume_ckpt_file", "root_dir", "cache_dir"),
+    *("device", "gpu_id", "num_workers"),
+)
 """flags that say where a run was, not what it was"""
+MOST_FLAGS = 5
+"""more differing flags than this get a table of their own, but for a spreadsheet"""
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,9 @@ def _losses(flags: Mapping[str, Any]) -> frozenset[str]:
 
 
 def differing_flags(runs: Sequence[Run]) -> list[str]:
-    """Flags that not all runs share, without those that say only where a run was; absent is a value, too."""
+    """Flags in which those runs that have them differ, without those that say only where a run was."""
     names = sorted({name for run in runs for name in run.flags} - {*PLACES, "loss_names"})
-    return [name for name in names if len({_shown(run.flags.get(name)) for run in runs}) > 1]
+    return [name for name in names if len({_shown(run.flags[name]) for run in runs if name in run.flags}) > 1]
 
 
 def _shown(value: Any) -> str:
@@ -134,20 +139,24 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def comparison(runs: Sequence[Run]) -> Table:
-    """A row per run and epoch of note: method, losses, differing flags, metrics, time and memory."""
-    flags = differing_flags(runs)
+def comparison(runs: Sequence[Run], flags: Sequence[str]) -> Table:
+    """A row per run and epoch of note: method, losses, some flags, metrics, time and memory."""
     columns = ("run", "method", "losses", *flags, "epoch", *METRICS, "time", "memory")
     rows = []
     for run, label in zip(runs, _labels(runs), strict=True):
-        first = [label, method_name(run.flags), _shown(run.flags.get("loss_names"))]
-        first += [_shown(run.flags.get(name)) for name in flags]
+        first = [label, method_name(run.flags), *(_shown(run.flags.get(name)) for name in ("loss_names", *flags))]
         size = [_duration(run.seconds), _gigabytes(run.peak_memory_bytes)]
         same = run.best.get("epoch") == run.last.get("epoch")
         rows.append((*first, *_numbers(run.best, "best, last" if same else "best"), *size))
         if not same:
-            rows.append((label, *[""] * (len(first) - 1), *_numbers(run.last, "last"), "", ""))
+            rows.append((*first, *_numbers(run.last, "last"), *size))
     return Table(columns, tuple(rows), text_columns=3 + len(flags))
+
+
+def flags_by_run(runs: Sequence[Run], flags: Sequence[str]) -> Table:
+    """A row per flag, a column per run."""
+    rows = ((name, *(_shown(run.flags.get(name)) for run in runs)) for name in flags)
+    return Table(("flag", *_labels(runs)), tuple(rows), text_columns=1 + len(runs))
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -198,7 +207,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [read_run(path) for path in args.paths if is_run(path)]
     if not runs:
         raise ValueError("none of these is a run directory; name some as in logs/CUHK-PEDES/*")
-    print(getattr(comparison(runs), args.form or "pretty")())
+    flags = differing_flags(runs)
+    wide = args.form == "csv" or len(flags) <= MOST_FLAGS
+    print(getattr(comparison(runs, flags if wide else ()), args.form or "pretty")())
+    if not wide:
+        print(getattr(flags_by_run(runs, flags), args.form or "pretty")())
     for run, label in zip(runs, _labels(runs), strict=True):
         if run.missing:
             print(f"{label}: {'; '.join(run.missing)}", file=sys.stderr)

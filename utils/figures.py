@@ -70,7 +70,7 @@ def draw_bars(shares: Mapping[str, float], counts: Mapping[str, int], x: str, y:
 
 def draw_stacked(rows: Mapping[str, Sequence[float]], parts: Sequence[str]) -> Figure:
     """One horizontal bar of 100 % per name, divided among the parts."""
-    figure, (axes,) = _empty()
+    figure, (axes,) = _empty(height=0.9 + 0.26 * len(rows))
     left = [0.0] * len(rows)
     for number, part in enumerate(parts):
         widths = [100 * values[number] / (sum(values) or 1) for values in rows.values()]
@@ -120,8 +120,8 @@ def _line(
     )
 
 
-def _empty(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(SIZE[0] * columns, SIZE[1]), layout="constrained")
+def _empty(columns: int = 1, height: float = SIZE[1]) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(SIZE[0] * columns, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)

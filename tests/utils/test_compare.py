@@ -69,14 +69,14 @@ def test_best_and_last_epoch_and_differing_flags_only(tmp_path: Path, capsys: py
     )
     rows, said = table([one, two], capsys)
     assert list(rows[0]) == [
-        *("run", "method", "losses", "img_size", "lr", "epoch"),
+        *("run", "method", "losses", "lr", "epoch"),
         *("R1", "R5", "R10", "mAP", "mINP", "time", "memory"),
     ]
     assert [row["epoch"] for row in rows] == ["2 (best)", "3 (last)", "3 (best, last)"]
     assert [row["R1"] for row in rows] == ["30.00", "20.00", "50.00"]
-    assert [row["method"] for row in rows] == ["mine", "", "IRRA"]
-    assert [row["lr"] for row in rows] == ["1e-05", "", "0.0003"]
-    assert rows[2]["img_size"] == "384 128" and rows[2]["time"] == "1:02:05" and rows[2]["memory"] == "2.35 GB"
+    assert [row["method"] for row in rows] == ["mine", "mine", "IRRA"]
+    assert [row["lr"] for row in rows] == ["1e-05", "1e-05", "0.0003"]
+    assert rows[2]["time"] == "1:02:05" and rows[2]["memory"] == "2.35 GB"
     assert "one: no run.json" in said and "two" not in said
 
 
@@ -101,9 +101,21 @@ def test_published_older_unfinished_and_foreign_folders(tmp_path: Path, capsys: 
     assert "killed: not finished" in said
 
 
+def test_many_differing_flags_get_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    names = ("alpha", "beta", "gamma", "margin", "power", "tau")
+    paths = [run_folder(tmp_path / f"run{number}", **dict.fromkeys(names, number)) for number in range(2)]
+    paths.append(run_folder(tmp_path / "older"))
+    compare.main([*map(str, paths), "--markdown"])
+    first, second = capsys.readouterr().out.split("\n| flag")
+    assert "alpha" not in first and "run1" in first
+    assert [line.split("|")[1].strip() for line in second.splitlines()[2:]] == list(names)
+    compare.main([*map(str, paths[::2]), "--csv"])
+    assert "alpha" not in capsys.readouterr().out
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path):
     runs = [compare.read_run(evaluated(run_folder(tmp_path / seed / "run"), 1.0)) for seed in ("a", "b")]
-    assert [row[0] for row in compare.comparison(runs).rows] == ["a/run", "b/run"]
+    assert [row[0] for row in compare.comparison(runs, ()).rows] == ["a/run", "b/run"]
 
 
 def test_a_real_run_and_its_log_say_the_same(trained: Path, tmp_path: Path):
