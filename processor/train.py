@@ -180,7 +180,7 @@ class Trainer:
             batches, desc=f"epoch {epoch}/{self.num_epoch}", total=self.loader.steps(epoch), initial=first, disable=None
         ) as bar:
             for batch in bar:
-                self._step(batch)
+                self.step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
                     self._log_step(record, bar, (step - first) / (time.perf_counter() - started))
@@ -191,7 +191,8 @@ class Trainer:
                 if self.options.save_every and step % self.options.save_every == 0:
                     self.save_last()
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
+    def step(self, batch: dict[str, Tensor]) -> None:
+        """Forward, backward and update for one batch; the scalars stay on the device until they are logged."""
         step, views = self.model(self.prepare(batch), self.progress.epoch, self.precision)
         self.progress.step += 1
         self._pending.append(step.report)
