@@ -230,7 +230,7 @@ def for_each_block(query_features: Tensor, gallery_features: Tensor, work: "Work
     Args:
         query_features: (Q, D), any float type; L2-normalised here, in float32.
         gallery_features: (G, D), on the same device.
-        work: gets the place of a block's first query and the block's similarities (B, G), a buffer that is used again;
+        work: gets the place of a block's first query and the block's similarities (B, G), which it may overwrite;
             on a CPU several threads call it at a time.
         block: queries in a block; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
 
