@@ -186,7 +186,7 @@ def _card(found: Retrieved, shown: Shown, matches: int) -> Row:
     if found.match is None:
         return Row(f"Query {found.query} \u00b7 nobody in the gallery matches", shown.captions[found.query], tiles)
     title = f"Query {found.query} \u00b7 rank {found.match.rank:,} \u00b7 {images} of this person in the gallery"
-    aside = _tile(found.match, shown, f"rank {found.match.rank:,}: {found.match.score:.3f}")
+    aside = _tile(found.match, shown, f"{found.match.score:.3f}")
     return Row(title, shown.captions[found.query], tiles, aside)
 
 

@@ -51,6 +51,8 @@ def test_files_and_flags_that_the_readme_names_exist():
         "help",
         "config_file",
         "start",
+        "latex",
+        "markdown",
     }:
         if "triplet" not in flag:
             assert f"--{flag}" in help_text, flag

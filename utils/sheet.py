@@ -35,7 +35,7 @@ def draw_sheet(rows: Sequence[Row], tile: tuple[int, int] = (84, 200), text_widt
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for number, row in enumerate(rows):
         top = number * step + _GAP
-        text = textwrap.fill(row.caption, width=max(1, text_width // 8), max_lines=height // 24, placeholder=" ...")
+        text = textwrap.fill(row.caption, width=max(1, text_width // 9), max_lines=height // 24, placeholder=" ...")
         draw.text((2 * _GAP, top + _FRAME), text, fill=_INK, font=font, spacing=6)
         for column, (image, right) in enumerate(row.images):
             left = text_width + column * (width + _GAP)
