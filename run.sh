@@ -2,7 +2,7 @@
 # bash run.sh                   the demo: draw a data set, train on it, test, show the table
 # bash run.sh train ARGS...     train.py
 # bash run.sh test ARGS...      test.py
-# bash run.sh ablation DIR LOSSES... -- ARGS...   train.py with each of several --loss_names, then one table
+# bash run.sh ablation DIR LOSSES... -- ARGS...   train.py with each of the losses, then one table
 # bash run.sh check [ARGS...]   lint and all tests (ARGS go to pytest)
 # bash run.sh COMMAND ARGS...   any other command, in the same environment
 #
@@ -35,23 +35,6 @@ demo() {
     echo "run directory: $run"
 }
 
-ablation() {
-    cd "$here"
-    local folder=${1:-} losses=() each
-    shift || true
-    while [ $# -gt 0 ] && [ "$1" != -- ]; do losses+=("$1"); shift; done
-    [ "${#losses[@]}" -gt 0 ] || { echo "run.sh: usage: bash run.sh ablation DIR LOSSES... -- ARGS..." >&2; exit 2; }
-    shift || true
-    for each in "${losses[@]}"; do
-        if [ -f "$folder/$each/last.pth" ]; then  # begun by an earlier call: go on, or see that it is done
-            python train.py --resume --resume_ckpt_file "$folder/$each/last.pth"
-        else
-            python train.py --loss_names "$each" --run_dir "$folder/$each" "$@"
-        fi
-    done
-    python -m utils.compare "${losses[@]/#/$folder/}"
-}
-
 check() {
     cd "$here"
     ruff check .
@@ -66,7 +49,7 @@ case "${1:-demo}" in
 demo) shift || true; demo "$@" ;;
 train) shift; exec python "$here/train.py" "$@" ;;
 test) shift; exec python "$here/test.py" "$@" ;;
-ablation) shift; ablation "$@" ;;
+ablation) shift; exec bash "$here/configs/ablation.sh" "$@" ;;
 check) shift; check "$@" ;;
 *) exec "$@" ;;
 esac

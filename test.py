@@ -15,7 +15,7 @@ from datasets.tokenizer import Tokenizer
 from model.adapters.parsing import LEAK
 from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
-from model.particulars import TrainPairs, particulars
+from model.particulars import particulars
 from model.restore import Restored, restore
 from model.weights import BackboneOptions
 from processor.cross_domain import CrossDomain, CrossResult
@@ -148,7 +148,6 @@ def report(
 ) -> None:
     """Write the page that ``--report`` asks for, with what is particular to the run's system."""
     test, images = options.get(TestOptions), dataset.split(split.name)
-    pairs = TrainPairs(*zip(*((r.pid, caption, r.path) for r in dataset.train for caption in r.captions), strict=True))
     facts = {
         "run": str(options.config_file.parent),
         "weights": str(test.checkpoint or "best.pth"),
@@ -165,7 +164,7 @@ def report(
         Shown(*data.captions_and_paths(images), decode),
         rows,
         facts,
-        particulars(restored, options.get, pairs, lambda number: tokenizer.decode([number])),
+        particulars(restored, options.get, dataset.train, lambda number: tokenizer.decode([number])),
     )
     log.info("open in a browser: %s", page, extra=NEXT)
 
@@ -204,6 +203,7 @@ def test_run(options: Options) -> None:
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
+        rows[f"t2i, first {test.rerank} reranked"] = row
     if (asked := options.get(ReportOptions)).report:
         folder = asked.folder(run_dir, dataset.name, split.name)
         report(folder, options, restored, dataset, split, features, rows)

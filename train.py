@@ -13,7 +13,6 @@ from torch import Tensor
 import datasets.build as data
 import model.build as models
 from datasets import fields
-from datasets.images import decode
 from datasets.records import Dataset, counts
 from model.adapters.parsing import LEAK
 from model.adapters.prompts import PromptOptions
@@ -84,7 +83,7 @@ def load_data(options: Options, flags: data.DataOptions, precision: Precision) -
     records = dataset.split(flags.val_dataset)
     validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    shown = Shown(*data.captions_and_paths(records), decode)
+    shown = Shown(*data.captions_and_paths(records), images.picture)
     return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
 
 

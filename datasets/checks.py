@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datasets.annotations import SPLITS, DataError, first_few
 from datasets.cache import ImageCache
@@ -48,6 +49,10 @@ class Images:
             return image
         np.copyto(out, image)
         return out
+
+    def picture(self, path: Path) -> Image.Image:
+        """What :meth:`read` gives, to be looked at."""
+        return Image.fromarray(self.read(path).transpose(1, 2, 0))
 
 
 class FileIndex:

@@ -5,7 +5,7 @@ Shape letters: D embedding, E experts, N pairs of the training split, S sampled 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from model.adapters.prompts import CoupledPrompts
 from model.build import GetOptions
 from model.losses.memory_soft import NEIGHBOURS, MemorySoftOptions, find_neighbours
 from model.restore import Restored
-from utils.report import Diagram, Row, Section, Tile
+from utils.report import Card, Diagram, Section, Tile
 from utils.tables import Table
 
 SAMPLE = 2000
@@ -26,15 +26,17 @@ WORDS = 3
 IMAGE_BANK = "heads.memory_soft.image_bank"
 
 
-class TrainPairs(NamedTuple):
-    """The training split, one entry per pair in its order."""
+class Record(Protocol):
+    """An image of the training split; each of its captions makes a pair."""
 
-    pids: Sequence[int]
+    pid: int
+    path: Path
     captions: Sequence[str]
-    paths: Sequence[Path]
 
 
-def particulars(restored: Restored, get: GetOptions, train: TrainPairs, word: Callable[[int], str]) -> list[Section]:
+def particulars(
+    restored: Restored, get: GetOptions, train: Sequence[Record], word: Callable[[int], str]
+) -> list[Section]:
     """The sections for what this checkpoint has.
 
     Args:
@@ -96,40 +98,44 @@ def prompts_section(prompts: CoupledPrompts, embedding_VD: Tensor, word: Callabl
     )
 
 
-def associations_section(bank_ND: Tensor, threshold: float, train: TrainPairs) -> Section:
+def associations_section(bank_ND: Tensor, threshold: float, train: Sequence[Record]) -> Section:
     """Which training pairs the image memory takes for the same person, and how often it is right."""
     title = "Associations"
-    if len(bank_ND) != len(train.pids):
-        text = f"The memory holds {len(bank_ND):,} pairs, this data set {len(train.pids):,}: it belongs to another one."
+    pairs = [(record, caption) for record in train for caption in record.captions]
+    if len(bank_ND) != len(pairs):
+        text = f"The memory holds {len(bank_ND):,} pairs, this data set {len(pairs):,}: it belongs to another one."
         return Section(title, text)
     order_N = torch.randperm(len(bank_ND), generator=torch.Generator().manual_seed(0))
     pair_S = order_N[:SAMPLE].sort().values
     near = find_neighbours(bank_ND[pair_S], bank_ND, threshold)
-    pids_N = torch.tensor(train.pids)
-    right_SK = pids_N[near.row_BK] == pids_N[pair_S][:, None]
+    pids_N = torch.tensor([record.pid for record, _ in pairs])
+    right_SK = (pids_N[near.row_BK] == pids_N[pair_S][:, None]) & near.is_near_BK
     found_S = near.is_near_BK.sum(dim=1)
     rows = []
     for number in range(NEIGHBOURS + 1):
-        pairs_S = found_S == number
-        total, right = number * int(pairs_S.sum()), int((right_SK & near.is_near_BK)[pairs_S].sum())
-        rows.append((f"{number}", f"{int(pairs_S.sum()):,}", f"{100 * right / total:.1f} %" if total else ""))
+        has_S = found_S == number
+        total, right = number * int(has_S.sum()), int(right_SK[has_S].sum())
+        rows.append((f"{number}", f"{int(has_S.sum()):,}", f"{100 * right / total:.1f} %" if total else ""))
     text = (
         f"Neighbours above --id_threshod {threshold:g} that the image memory gives {len(pair_S):,} of the "
         f"{len(bank_ND):,} training pairs, without looking at labels; these only say how many are the same person. "
         "Examples: beside the caption the image of a pair, below it the neighbours with their cosine."
     )
     examples = found_S.nonzero().flatten()[:EXAMPLES].tolist()
-    cards = tuple(
-        _association(int(pair_S[row]), near.row_BK[row], near.cosine_BK[row], near.is_near_BK[row], train)
-        for row in examples
-    )
-    return Section(title, text, Table(("neighbours", "pairs", "same person"), tuple(rows)), rows=cards)
+    cards = [
+        _association(pairs, int(pair_S[row]), near.row_BK[row], near.cosine_BK[row, : found_S[row]]) for row in examples
+    ]
+    absent = [tile.path for card in cards for tile in (*card.tiles, card.aside) if not tile.path.is_file()]
+    if absent:  # testing needs no training images
+        cards, text = [], f"{text} They are left out: {absent[0]} is not there."
+    return Section(title, text, Table(("neighbours", "pairs", "same person"), tuple(rows)), cards=tuple(cards))
 
 
-def _association(pair: int, row_K: Tensor, cosine_K: Tensor, is_near_K: Tensor, train: TrainPairs) -> Row:
+def _association(pairs: Sequence[tuple[Record, str]], pair: int, row_K: Tensor, cosine_K: Tensor) -> Card:
+    """``cosine_K``: only of the neighbours that count, which come first."""
+    record, caption = pairs[pair]
     tiles = tuple(
-        Tile(train.paths[row], f"{cosine:.3f}", train.pids[row] == train.pids[pair])
-        for row, cosine, is_near in zip(row_K.tolist(), cosine_K.tolist(), is_near_K.tolist(), strict=True)
-        if is_near
+        Tile(pairs[row][0].path, f"{cosine:.3f}", pairs[row][0].pid == record.pid)
+        for row, cosine in zip(row_K.tolist(), cosine_K.tolist(), strict=False)
     )
-    return Row(f"Training pair {pair}", train.captions[pair], tiles, Tile(train.paths[pair], "the pair"))
+    return Card(f"Training pair {pair}", caption, tiles, Tile(record.path, "the pair"))

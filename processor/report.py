@@ -17,7 +17,7 @@ from processor.examples import Shown, pids_beside, sheet_rows
 from utils.logger import METRICS
 from utils.metrics import rank_matches
 from utils.options import opt
-from utils.report import Diagram, Row, Section, Tile, write_page
+from utils.report import Card, Diagram, Section, Tile, write_page
 from utils.scores import Hit, Retrieved, Scores, retrieve, sum_up_scores
 from utils.sheet import draw_sheet
 from utils.tables import Table
@@ -103,7 +103,9 @@ def write_report(
     matches = Counter(split.gallery_pids.tolist())
     for title, text, chosen in lists:
         cards = [_card(found[query], shown, matches[int(split.query_pids[query])]) for query in chosen]
-        sections.append(Section(title, text, rows=tuple(cards)))
+        sections.append(
+            Section(title, text if cards else "None: every query finds the right person first.", cards=tuple(cards))
+        )
     page = write_page(folder, f"Report: {facts['data set']}", facts, sections, shown.decode)
     for title, _, chosen in lists:
         if chosen:
@@ -180,14 +182,14 @@ def _r1_by_length(ranks: Sequence[int], captions: Sequence[str]) -> tuple[dict[s
     return shares, counts
 
 
-def _card(found: Retrieved, shown: Shown, matches: int) -> Row:
+def _card(found: Retrieved, shown: Shown, matches: int) -> Card:
     tiles = tuple(_tile(hit, shown, f"{hit.score:.3f}") for hit in found.hits)
     images = "1 image" if matches == 1 else f"{matches} images"
     if found.match is None:
-        return Row(f"Query {found.query} \u00b7 nobody in the gallery matches", shown.captions[found.query], tiles)
+        return Card(f"Query {found.query} \u00b7 nobody in the gallery matches", shown.captions[found.query], tiles)
     title = f"Query {found.query} \u00b7 rank {found.match.rank:,} \u00b7 {images} of this person in the gallery"
     aside = _tile(found.match, shown, f"{found.match.score:.3f}")
-    return Row(title, shown.captions[found.query], tiles, aside)
+    return Card(title, shown.captions[found.query], tiles, aside)
 
 
 def _tile(hit: Hit, shown: Shown, label: str) -> Tile:

@@ -52,8 +52,16 @@ def test_chosen_queries_and_another_folder(trained: Path, tmp_path: Path):
 
 def test_report_shows_what_is_particular_to_a_system(data_root: Path, tmp_path: Path):
     systems = {
-        "sdm+itc+aux": (["--cnum", "2", "--moe_layers", "1", "--moe_heads", "2"], "Experts", "expert 3"),
-        "TAL+memory+instance_memory": (["--prompt_depth", "2", "--num_context", "3"], "Prompts", "nearest words"),
+        "sdm+itc+aux": (
+            ["--cnum", "2", "--moe_layers", "1", "--moe_heads", "2", "--num_epoch", "1"],
+            "Experts",
+            "expert 3",
+        ),
+        "TAL+memory+instance_memory": (
+            ["--prompt_depth", "2", "--num_context", "3", "--num_epoch", "1"],
+            "Prompts",
+            "nearest words",
+        ),
         "itc+memory_soft": (["--id_threshod", "0.0"], "Associations", "Training pair"),
     }
     for number, (losses, (flags, title, content)) in enumerate(systems.items()):

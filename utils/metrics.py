@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 CHUNK = 256
 """gallery entries that share one threshold per match (W)"""
@@ -357,6 +358,8 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
     block = _divide_up(queries, _divide_up(queries, block * threads) * threads)
     starts = iter(range(0, queries, block))  # shared: a thread that is done takes the next
 
+    bar = tqdm(total=queries, desc="ranking", unit="query", leave=False, disable=None, delay=1)
+
     @torch.no_grad()
     def run(_: int) -> None:
         buffer_BG = torch.empty((block, width), device=device)
@@ -366,13 +369,15 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
             similarity(rows_B, similarity_BG)
             similarity_BG[:, size:] = -torch.inf
             work(start, similarity_BG)
+            bar.update(len(rows_B))
 
     if threads == 1:
-        run(0)
+        with bar:
+            run(0)
         return
     torch.set_num_threads(1)  # holds for threads that start from here on
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with bar, ThreadPoolExecutor(threads) as pool:
             try:
                 list(pool.map(run, range(threads)))
             finally:

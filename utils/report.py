@@ -31,7 +31,7 @@ class Tile(NamedTuple):
     """framed in green or red, or not at all"""
 
 
-class Row(NamedTuple):
+class Card(NamedTuple):
     """A sentence, and the pictures that belong to it."""
 
     title: str
@@ -58,7 +58,7 @@ class Section(NamedTuple):
     text: str = ""
     table: Table | None = None
     figures: tuple[Diagram, ...] = ()
-    rows: tuple[Row, ...] = ()
+    cards: tuple[Card, ...] = ()
 
 
 def write_page(
@@ -86,7 +86,7 @@ def write_page(
     diagrams = [diagram for section in sections for diagram in section.figures]
     for diagram in diagrams:
         save_png(diagram.figure, folder / f"{diagram.name}.png")
-    tiles = [tile for section in sections for row in section.rows for tile in (*row.tiles, row.aside) if tile]
+    tiles = [tile for section in sections for card in section.cards for tile in (*card.tiles, card.aside) if tile]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions and paths come from anywhere

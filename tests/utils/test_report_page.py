@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from utils.figures import draw_bars
-from utils.report import Diagram, Row, Section, Tile, write_page
+from utils.report import Card, Diagram, Section, Tile, write_page
 from utils.tables import Table
 
 
@@ -36,9 +36,9 @@ def noise(path: Path) -> Image.Image:
 
 def test_captions_and_paths_cannot_become_markup(tmp_path: Path):
     evil = "<script>alert(1)</script> & \"quotes\" 'too'"
-    row = Row(evil, evil, (Tile(Path("1.jpg"), evil, True), Tile(Path("2.jpg"), "0.5", False)))
+    card = Card(evil, evil, (Tile(Path("1.jpg"), evil, True), Tile(Path("2.jpg"), "0.5", False)))
     figure = Diagram("bars", evil, draw_bars({"a": 1.0}, {"a": 3}, "x", "y"))
-    section = Section(evil, evil, Table((evil,), ((evil,),)), (figure,), (row,))
+    section = Section(evil, evil, Table((evil,), ((evil,),)), (figure,), (card,))
     text = write_page(tmp_path / "new", evil, {"run": evil}, [section], noise).read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.counts
@@ -51,10 +51,10 @@ def test_captions_and_paths_cannot_become_markup(tmp_path: Path):
 
 def test_a_page_of_a_hundred_queries_stays_below_ten_megabytes(tmp_path: Path):
     paths = [Path(f"{number}.jpg") for number in range(40)]
-    rows = tuple(
-        Row(f"query {query}", "a man", tuple(Tile(paths[(query + rank) % 40], "0.1", False) for rank in range(10)))
+    cards = tuple(
+        Card(f"query {query}", "a man", tuple(Tile(paths[(query + rank) % 40], "0.1", False) for rank in range(10)))
         for query in range(100)
     )
-    page = write_page(tmp_path, "many", {}, [Section("all", rows=rows)], noise)
+    page = write_page(tmp_path, "many", {}, [Section("all", cards=cards)], noise)
     assert page.stat().st_size < 10e6
     assert Page(page.read_text(encoding="utf-8")).counts["img"] == 1000
