@@ -61,6 +61,8 @@ class TestOptions:
         for name in ("checkpoint", "i2t", "export_merged", "rerank"):
             if self.cross_domain and getattr(self, name):
                 raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
+        if self.csv is not None and not self.csv.parent.is_dir():
+            raise ValueError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
         for name in ("targets", "csv"):
             if getattr(self, name) and not self.cross_domain:
                 raise ValueError(f"--{name}: only together with --cross_domain")
@@ -121,10 +123,15 @@ def cross_domain(options: Options) -> None:
     own = [own_target(run.get(data.DataOptions), run.get(data.mannequins.MannequinOptions)) for _, run in runs]
     flags, drawing = options.get(data.DataOptions), options.get(data.mannequins.MannequinOptions)
     targets = [named_target(name, flags, drawing) for name in test.targets] or list(dict.fromkeys(own))
+    for path in test.cross_domain:
+        if not (path / "best.pth").is_file():
+            raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
     results = []
     for (path, run), source in zip(runs, own, strict=True):
         restored = restore(path / "best.pth", run.get)
         model = restored.model.to(device)
+        if model.attends_over_batch:
+            log.warning(LEAK)
         for target in targets:
             log.info("testing %s on %s %s, %s", path, target.dataset_name, test.test_split, device)
             _, split = load_split(run, restored, target)
@@ -195,6 +202,8 @@ def test_run(options: Options) -> None:
         export_merged(model, test.export_merged)
     target = own_target(flags, options.get(data.mannequins.MannequinOptions))
     dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
+    asked = options.get(ReportOptions)
+    asked.require_queries(len(split.query_pids), split.name)
     features = encode_split(model.to(device), split, precision)
     rows = table_rows(features, split, test.i2t, test.allow_unmatched)
     log.info("%s", metrics_table(rows))
@@ -204,7 +213,7 @@ def test_run(options: Options) -> None:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
         rows[f"t2i, first {test.rerank} reranked"] = row
-    if (asked := options.get(ReportOptions)).report:
+    if asked.report:
         folder = asked.folder(run_dir, dataset.name, split.name)
         report(folder, options, restored, dataset, split, features, rows)
     else:

@@ -49,6 +49,16 @@ class ReportOptions:
             if getattr(self, name) and not self.report:
                 raise ValueError(f"--{name}: only together with --report")
 
+    def require_queries(self, total: int, split: str) -> None:
+        """Refuse queries beyond the ``total`` of a split.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        for query in self.report_queries:
+            if not 0 <= query < total:
+                raise ValueError(f"--report_queries {query}: {split} has queries 0 to {total - 1}")
+
     def folder(self, run_dir: Path, dataset_name: str, split: str) -> Path:
         """Where the page goes."""
         return self.report_dir or run_dir / f"report_{dataset_name}_{split}"
@@ -83,14 +93,7 @@ def write_report(
         rows: the table, as :func:`processor.evaluate.table_rows` gives it.
         facts: name and value of what stands at the top.
         particulars: sections about what only this system has.
-
-    Raises:
-        ValueError: ``--report_queries`` names a query that is not there.
     """
-    total = len(shown.captions)
-    for query in options.report_queries:
-        if not 0 <= query < total:
-            raise ValueError(f"--report_queries {query}: {split.name} has queries 0 to {total - 1}")
     pids = pids_beside(features, split)
     ranked = Ranked(
         rank_matches(features.text_QD, features.image_GD, *pids).first_rank,
@@ -102,10 +105,8 @@ def write_report(
     sections = [_table(rows), _diagrams(ranked, shown.captions, len(split.gallery_pids)), *particulars]
     matches = Counter(split.gallery_pids.tolist())
     for title, text, chosen in lists:
-        cards = [_card(found[query], shown, matches[int(split.query_pids[query])]) for query in chosen]
-        sections.append(
-            Section(title, text if cards else "None: every query finds the right person first.", cards=tuple(cards))
-        )
+        cards = tuple(_card(found[query], shown, matches[int(split.query_pids[query])]) for query in chosen)
+        sections.append(Section(title, text if cards else "None: every query finds the right person.", cards=cards))
     page = write_page(folder, f"Report: {facts['data set']}", facts, sections, shown.decode)
     for title, _, chosen in lists:
         if chosen:

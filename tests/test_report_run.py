@@ -82,6 +82,7 @@ def test_report_shows_what_is_particular_to_a_system(data_root: Path, tmp_path: 
         (["--report", "--report_count", "0"], "--report_count 0: expected at least 1"),
         (["--cross_domain", "logs", "--rerank", "5"], "--rerank: not together with --cross_domain"),
         (["--targets", "RSTPReid"], "--targets: only together with --cross_domain"),
+        (["--cross_domain", "logs", "--csv", "no/such/x.csv"], "--csv no/such/x.csv: there is no folder no/such"),
     ],
 )
 def test_flags_that_make_no_sense(trained: Path, fails: Callable[..., str], flags: list[str], message: str):
@@ -128,3 +129,5 @@ def test_cross_domain_on_named_data_sets(
     assert f"RSTPReid {tmp_path}" in printed and f"RSTPReid {root}" in printed and " ICFG-PEDES " in printed
     assert "--targets Market: expected NAME" in fails("test", "--cross_domain", trained, "--targets", "Market")
     assert "nowhere" in fails("test", "--cross_domain", tmp_path / "nowhere")
+    shutil.copy(trained / "configs.yaml", tmp_path)
+    assert "there is no best.pth" in fails("test", "--cross_domain", trained, tmp_path)
