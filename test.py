@@ -18,7 +18,7 @@ from model.matcher import restore_matcher
 from model.particulars import particulars
 from model.restore import Restored, restore
 from model.weights import BackboneOptions
-from processor.cross_domain import CrossDomain, CrossResult
+from processor.cross_domain import CrossDomain, CrossDomainOptions, CrossResult
 from processor.evaluate import Features, encode_split, table_rows
 from processor.examples import Shown
 from processor.report import ReportOptions, write_report
@@ -49,28 +49,15 @@ class TestOptions:
         0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
     )
 
-    cross_domain: tuple[Path, ...] = opt((), "run directories: test each one's best.pth on the data sets of all")
-    targets: tuple[str, ...] = opt(
-        (), "data sets of --cross_domain instead, as NAME or NAME=ROOT_DIR (without it: --root_dir)"
-    )
-    csv: Path | None = opt(None, "also write every number of --cross_domain to this file")
-
     def __post_init__(self) -> None:
         if self.rerank < 0:
             raise ValueError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
-        for name in ("checkpoint", "i2t", "export_merged", "rerank"):
-            if self.cross_domain and getattr(self, name):
-                raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
-        if self.csv is not None and not self.csv.parent.is_dir():
-            raise ValueError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
-        for name in ("targets", "csv"):
-            if getattr(self, name) and not self.cross_domain:
-                raise ValueError(f"--{name}: only together with --cross_domain")
 
 
 GROUPS = {
     "test": [TestOptions, DeviceOptions],
     "report": [ReportOptions],
+    "cross-domain": [CrossDomainOptions],
     **data.option_groups(),
     **models.option_groups(),
 }
@@ -117,15 +104,15 @@ def load_split(
 
 def cross_domain(options: Options) -> None:
     """Print R1 and mAP of every run of ``--cross_domain`` on every data set."""
-    test, device_flags = options.get(TestOptions), options.get(DeviceOptions)
+    test, cross, device_flags = options.get(TestOptions), options.get(CrossDomainOptions), options.get(DeviceOptions)
+    single = [name for name in ("checkpoint", "i2t", "export_merged", "rerank", "report") if options.given(name)]
+    for name in [*single, *(["config_file"] if options.config_file else [])]:
+        raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
     precision = pick_precision(device_flags, device := pick_device(device_flags))
-    runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in test.cross_domain]
+    runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in cross.checked_runs()]
     own = [own_target(run.get(data.DataOptions), run.get(data.mannequins.MannequinOptions)) for _, run in runs]
     flags, drawing = options.get(data.DataOptions), options.get(data.mannequins.MannequinOptions)
-    targets = [named_target(name, flags, drawing) for name in test.targets] or list(dict.fromkeys(own))
-    for path in test.cross_domain:
-        if not (path / "best.pth").is_file():
-            raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
+    targets = [named_target(name, flags, drawing) for name in cross.targets] or list(dict.fromkeys(own))
     results = []
     for (path, run), source in zip(runs, own, strict=True):
         restored = restore(path / "best.pth", run.get)
@@ -139,9 +126,9 @@ def cross_domain(options: Options) -> None:
             results.append(CrossResult(path, source == target, row))
     matrix = CrossDomain(tuple(labels(targets)), tuple(results))
     log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
-    if test.csv is not None:
-        test.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
-        log.info("all numbers: %s", test.csv)
+    if cross.csv is not None:
+        cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
+        log.info("all numbers: %s", cross.csv)
 
 
 def report(
@@ -224,8 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Test from flags; see README."""
     options = read_flags(argv)
     setup_logger()
-    test = options.get(TestOptions)
-    if test.cross_domain:
+    if options.get(CrossDomainOptions).cross_domain:
         cross_domain(options)
     else:
         test_run(options)

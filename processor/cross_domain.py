@@ -6,7 +6,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.logger import METRICS
+from utils.options import opt
 from utils.tables import Table
+
+
+@dataclass(frozen=True)
+class CrossDomainOptions:
+    """Flags of the cross-domain table."""
+
+    cross_domain: tuple[Path, ...] = opt((), "run directories: test each one's best.pth on the data sets of all")
+    targets: tuple[str, ...] = opt(
+        (), "data sets to test on instead, as NAME or NAME=ROOT_DIR (without it: --root_dir)"
+    )
+    csv: Path | None = opt(None, "also write every number to this file")
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "csv"):
+            if getattr(self, name) and not self.cross_domain:
+                raise ValueError(f"--{name}: only together with --cross_domain")
+        if self.csv is not None and not self.csv.parent.is_dir():
+            raise ValueError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
+
+    def checked_runs(self) -> tuple[Path, ...]:
+        """The run directories.
+
+        Raises:
+            ValueError: names the first that has no weights.
+        """
+        for path in self.cross_domain:
+            if not (path / "best.pth").is_file():
+                raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
+        return self.cross_domain
 
 
 class CrossResult(NamedTuple):

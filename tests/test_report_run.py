@@ -80,6 +80,7 @@ def test_report_shows_what_is_particular_to_a_system(data_root: Path, tmp_path: 
         (["--report", "--report_queries", "99999"], "--report_queries 99999: test has queries 0 to"),
         (["--report_queries", "1"], "--report_queries: only together with --report"),
         (["--report", "--report_count", "0"], "--report_count 0: expected at least 1"),
+        (["--cross_domain", "logs"], "--config_file: not together with --cross_domain"),
         (["--cross_domain", "logs", "--rerank", "5"], "--rerank: not together with --cross_domain"),
         (["--targets", "RSTPReid"], "--targets: only together with --cross_domain"),
         (["--cross_domain", "logs", "--csv", "no/such/x.csv"], "--csv no/such/x.csv: there is no folder no/such"),
