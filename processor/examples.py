@@ -24,12 +24,16 @@ class Shown(NamedTuple):
     """from a file to an upright RGB image"""
 
 
-def draw_examples(features: Features, split: EvalSplit, shown: Shown, queries: int = 4, k: int = 8) -> np.ndarray:
+SMALL_TILE = (50, 120)
+"""pixels of an image in TensorBoard, which keeps the picture of every evaluation"""
+
+
+def draw_examples(features: Features, split: EvalSplit, shown: Shown, queries: int = 4, k: int = 6) -> np.ndarray:
     """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
     total = len(shown.captions)
     chosen = [total * number // queries for number in range(min(queries, total))]
     found = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), chosen, k)
-    return np.asarray(draw_sheet(sheet_rows(found, shown)))
+    return np.asarray(draw_sheet(sheet_rows(found, shown), SMALL_TILE))
 
 
 def sheet_rows(found: Sequence[Retrieved], shown: Shown) -> list[Row]:

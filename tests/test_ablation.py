@@ -1,6 +1,7 @@
 """configs/ablation.sh: several losses, one table, and what a second call does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,17 @@ def ablation(*args: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
 
 
-def test_runs_of_several_losses_end_in_one_table_and_go_on_when_called_again(data_root: Path, tmp_path: Path):
-    flags = [*SMALL, "--root_dir", data_root, "--num_epoch", 1, "--seed", 3]
-    done = ablation(tmp_path / "all", "itc", "--", *flags)
+def test_a_run_that_is_there_goes_on_and_all_end_in_one_table(trained: Path, data_root: Path, tmp_path: Path):
+    shutil.copytree(trained, tmp_path / "all" / "itc+sdm")
+    flags = [*SMALL, "--root_dir", data_root, "--num_epoch", 1, "--log_period", 7]
+    done = ablation(tmp_path / "all", "itc+sdm", "itc", "--", *flags)
     assert done.returncode == 0, done.stderr
-    again = ablation(tmp_path / "all", "itc", "sdm", "--", *flags)
-    assert again.returncode == 0, again.stderr
-    table = again.stdout[again.stdout.rindex("| run") :]
-    assert "| itc " in table and "| sdm " in table and "seed" not in table
-    assert "resumed in epoch 2" in again.stdout
-    assert len((tmp_path / "all" / "itc" / "history.jsonl").read_text().splitlines()) == 2
+    assert "resumed in epoch 3" in done.stdout
+    table = done.stdout[done.stdout.rindex("| run") :]
+    assert [line.split("|")[1].strip() for line in table.splitlines() if "last)" in line] == ["itc+sdm", "itc"]
+    assert "num_epoch" in table and "log_period" in table and "seed" not in table
+    history = (tmp_path / "all" / "itc+sdm" / "history.jsonl").read_bytes()
+    assert history == (trained / "history.jsonl").read_bytes()
 
 
 def test_usage_is_said_in_one_line(tmp_path: Path):
