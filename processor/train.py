@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from processor.evaluate import Evaluation, Features
-from processor.record import Record, learning_rates
+from processor.journal import Journal, learning_rates
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
 from utils.distributed import Precision
 from utils.history import Entry
@@ -161,16 +161,16 @@ class Trainer:
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
         epoch, step = self.progress.epoch, self.progress.step
-        record = Record(self.run_dir, epoch, step, self.loader.steps(epoch))
-        with closing(record), _Signals() as signals:
+        journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch))
+        with closing(journal), _Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
-                self._train_epoch(signals, record)
-                self._finish_epoch(record)
+                self._train_epoch(signals, journal)
+                self._finish_epoch(journal)
                 if signals.wanted is not None:
                     raise Stopped(128 + signals.wanted)
         return self.progress.best
 
-    def _train_epoch(self, signals: _Signals, record: Record) -> None:
+    def _train_epoch(self, signals: _Signals, journal: Journal) -> None:
         epoch = self.progress.epoch
         self.model.train()
         self.set_epoch(epoch)
@@ -183,7 +183,7 @@ class Trainer:
                 self.step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
-                    self._log_step(record, bar, (step - first) / (time.perf_counter() - started))
+                    self._log_step(journal, bar, (step - first) / (time.perf_counter() - started))
                 if signals.wanted is not None and step < self.loader.steps(epoch):
                     self.save_last()
                     log.info("stopped in epoch %d after step %d; last.pth is there to --resume", epoch, step)
@@ -224,7 +224,7 @@ class Trainer:
             for name, value in values.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
 
-    def _log_step(self, record: Record, bar: tqdm, steps_per_s: float) -> None:
+    def _log_step(self, journal: Journal, bar: tqdm, steps_per_s: float) -> None:
         self._flush()
         progress = self.progress
         means = {name: total / progress.step for name, total in progress.sums.items()}
@@ -236,9 +236,9 @@ class Trainer:
         )
         bar.set_postfix(loss=f"{means['loss']:.4g}")
         rates = learning_rates(self.optimizer.param_groups)
-        record.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
+        journal.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
 
-    def _finish_epoch(self, record: Record) -> None:
+    def _finish_epoch(self, journal: Journal) -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
@@ -249,7 +249,7 @@ class Trainer:
             rows, features = self.evaluate()
             log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
             picture = partial(self.picture, features) if self.picture else None
-            record.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
+            journal.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
             improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
             if improved:
                 progress.best = {**rows["t2i"], "epoch": epoch}

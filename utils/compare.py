@@ -50,6 +50,13 @@ def is_run(path: Path) -> bool:
     return (path / "configs.yaml").is_file() or (path / "run.json").is_file()
 
 
+def runs_at(path: Path) -> list[Path]:
+    """The path where it is a run directory, otherwise those directly below it, as with several seeds."""
+    if is_run(path) or not path.is_dir():
+        return [path]
+    return [below for below in sorted(path.iterdir()) if is_run(below)] or [path]
+
+
 def read_run(path: Path) -> Run:
     """Everything a run directory says about itself.
 
@@ -193,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m utils.compare", description="One table of many runs.", allow_abbrev=False
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, as in logs/CUHK-PEDES/*")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders of such")
     form = parser.add_mutually_exclusive_group()
     for name, text in (("csv", "for a spreadsheet"), ("latex", "for a paper"), ("markdown", "for an issue")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print it {text}")
@@ -201,10 +208,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [str(path) for path in args.paths if not path.exists()]
     if missing:
         raise ValueError(f"{', '.join(missing)}: no such directory")
-    left_out = [str(path) for path in args.paths if not is_run(path)]
+    paths = [run for path in args.paths for run in runs_at(path)]
+    left_out = [str(path) for path in paths if not is_run(path)]
     if left_out:
         print(f"left out, no configs.yaml or run.json in it: {', '.join(left_out)}", file=sys.stderr)
-    runs = [read_run(path) for path in args.paths if is_run(path)]
+    runs = [read_run(path) for path in paths if is_run(path)]
     if not runs:
         raise ValueError("none of these is a run directory; name some as in logs/CUHK-PEDES/*")
     flags = differing_flags(runs)

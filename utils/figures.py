@@ -88,8 +88,8 @@ def draw_curves(history: Sequence[Entry]) -> Figure:
     figure, (losses, rates, scores) = _empty(3)
     train = [entry for entry in history if entry.train]
     names = dict.fromkeys(name for entry in train for name in entry.train if name.endswith("loss"))
-    if set(names) == {"loss", *list(names)[1:2]}:
-        names = {"loss": None}  # the only loss is the total
+    if len(names) == 2:  # the only loss is the total
+        del names[next(name for name in names if name != "loss")]
     for name in names:
         _line(losses, name.removesuffix("_loss"), [(entry.position, entry.train.get(name)) for entry in train])
     for name in dict.fromkeys(name for entry in train for name in entry.lr):

@@ -118,6 +118,15 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path):
     assert [row[0] for row in compare.comparison(runs, ()).rows] == ["a/run", "b/run"]
 
 
+def test_a_folder_of_runs_stands_for_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for seed in (2, 1):
+        evaluated(run_folder(tmp_path / "seeds" / f"seed_{seed}", seed=seed), float(seed))
+    (tmp_path / "seeds" / "notes").mkdir()
+    rows, said = table([tmp_path / "seeds"], capsys)
+    assert [(row["run"], row["seed"], row["R1"]) for row in rows] == [("seed_1", "1", "1.00"), ("seed_2", "2", "2.00")]
+    assert "left out" not in said
+
+
 def test_a_real_run_and_its_log_say_the_same(trained: Path, tmp_path: Path):
     run = compare.read_run(trained)
     assert run.best["R1"] >= run.last["R1"] and run.last["epoch"] == 2

@@ -13,7 +13,7 @@ TICKS = 1000
 """TensorBoard counts in whole numbers; its steps are thousandths of an epoch, for training and validation alike"""
 
 
-class Record:
+class Journal:
     """The files of one run directory, from a place in the run on."""
 
     def __init__(self, run_dir: Path, epoch: int, step: int, steps: int) -> None:

@@ -6,27 +6,27 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from processor.record import Record, learning_rates
+from processor.journal import Journal, learning_rates
 from utils.history import Entry, read_history
 
 
-def logged(record: Record, epoch: int, step: int, loss: float) -> None:
+def logged(journal: Journal, epoch: int, step: int, loss: float) -> None:
     """Note one step of four."""
-    record.train(Entry(epoch, step, 4, train={"loss": loss, "itc_loss": loss}, lr={"1e-05": 1e-6}))
+    journal.train(Entry(epoch, step, 4, train={"loss": loss, "itc_loss": loss}, lr={"1e-05": 1e-6}))
 
 
 def test_a_run_that_goes_back_leaves_one_line_of_events(tmp_path: Path):
-    record = Record(tmp_path, 1, 0, 4)
+    journal = Journal(tmp_path, 1, 0, 4)
     for epoch, step in ((1, 2), (1, 4), (2, 2), (2, 4)):
-        logged(record, epoch, step, 9.0)
+        logged(journal, epoch, step, 9.0)
         if step == 4:
             picture = np.full((8, 6, 3), 40 * epoch, dtype=np.uint8)
-            record.validation(Entry(epoch, 4, 4, val={"R1": 10.0 * epoch, "mAP": 5.0}), lambda shown=picture: shown)
-    record.close()
-    record = Record(tmp_path, 2, 0, 4)
-    logged(record, 2, 2, 7.0)
-    record.validation(Entry(2, 4, 4, val={"R1": 25.0, "mAP": 6.0}))
-    record.close()
+            journal.validation(Entry(epoch, 4, 4, val={"R1": 10.0 * epoch, "mAP": 5.0}), lambda shown=picture: shown)
+    journal.close()
+    journal = Journal(tmp_path, 2, 0, 4)
+    logged(journal, 2, 2, 7.0)
+    journal.validation(Entry(2, 4, 4, val={"R1": 25.0, "mAP": 6.0}))
+    journal.close()
 
     events = EventAccumulator(str(tmp_path)).Reload()
     found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in ("train/loss", "val/R1")}
