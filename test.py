@@ -21,7 +21,7 @@ from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.checkpoint import read_torch_file, write_checkpoint
-from utils.distributed import DeviceOptions, pick_device, pick_precision
+from utils.distributed import DeviceOptions, pick_device, pick_precision, world_size
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if parsing.php_attention is None and has_published_parsing(saved):
         parsing = replace(parsing, php_attention="batch")
     model, unused = models.restore_encoder(state, backbone, str(checkpoint), options.get(LoRAOptions), parsing)
+    if test.rerank and world_size() > 1:
+        raise ValueError(f"--rerank {test.rerank}: works in one process; leave torchrun out")
     if test.rerank:
         matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]

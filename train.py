@@ -1,6 +1,7 @@
 """Train a retriever: ``python train.py --dataset_name CUHK-PEDES --root_dir DATA --loss_names sdm+id+mlm``."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,10 +26,18 @@ from processor.train import LoopOptions, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
 from utils.checkpoint import read_torch_file, set_seed
-from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.distributed import DeviceOptions, Precision, main_first, on_main, pick_device, pick_precision
 from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
+from utils.run import (
+    PUBLISHED_WITHOUT_EFFECT,
+    RunOptions,
+    choose_run_dir,
+    flags_to_continue,
+    interrupted_run,
+    make_run_dir,
+    run_command,
+)
 
 log = logging.getLogger("descry")
 
@@ -57,6 +66,8 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
+    if started_before := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
+        return read_flags([*(sys.argv[1:] if argv is None else argv), *flags_to_continue(started_before)])
     options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
     return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
 
@@ -107,16 +118,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     run, flags = options.get(RunOptions), options.get(data.DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
-    run_dir = choose_run_dir(run, flags.dataset_name)
+    run_dir = on_main(partial(choose_run_dir, run, flags.dataset_name))
     setup_logger()
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
     checkpoint = read_torch_file(Path(run.resume_ckpt_file)) if run.resume else None
-    clip = load_clip(options.get(BackboneOptions))
-    room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
-    flags = replace(flags, text_length=room)
-    training = load_data(options, flags, precision)
+    with main_first():  # which may have to download weights, draw data or fill a cache
+        clip = load_clip(options.get(BackboneOptions))
+        room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
+        flags = replace(flags, text_length=room)
+        training = load_data(options, flags, precision)
     loss_names = options.get(models.LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
     model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
@@ -150,9 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if checkpoint is not None:
         trainer.resume(checkpoint)
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
-    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None)
+    on_main(partial(make_run_dir, run_dir, run, options))
     log_to(run_dir / "train_log.txt")
-    options.save(run_dir / "configs.yaml")
     best = trainer.run()
     log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))
     log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")

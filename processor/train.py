@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
-from utils.distributed import Precision
-from utils.logger import metrics_table
+from utils.distributed import Precision, across_processes, is_main, largest, own_random_numbers, world_size
+from utils.logger import hide_bar, metrics_table
 from utils.options import opt
 
 if TYPE_CHECKING:
@@ -72,10 +72,14 @@ class Stopped(SystemExit):  # noqa: N818
 
 
 class _Signals:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once.
+
+    Of several processes one may get the signal first, or alone: :meth:`agree` makes it the wish of all.
+    """
 
     def __init__(self) -> None:
         self.wanted: int | None = None
+        self._got: int | None = None
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
@@ -84,9 +88,15 @@ class _Signals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = number
+        self._got = number
+        if world_size() == 1:
+            self.wanted = number
         signal.signal(number, self._old[number])
         log.warning("%s: saving after this step; once more to stop at once", signal.Signals(number).name)
+
+    def agree(self) -> None:
+        """Ask the other processes whether they got a signal; all must call it after the same step."""
+        self.wanted = largest(self._got or 0) or None
 
     def __exit__(self, *exc: object) -> None:
         for number, old in self._old.items():
@@ -126,6 +136,7 @@ class Trainer:
             report: gives further lines for the log after every epoch.
         """
         self.model, self.optimizer, self.loader = model, optimizer, loader
+        self.forward = across_processes(model)
         self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
         self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
         self.report = report
@@ -158,30 +169,34 @@ class Trainer:
         """
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
 
-        writer = SummaryWriter(self.run_dir)
+        own_random_numbers()
+        writer = SummaryWriter(self.run_dir) if is_main() else None
         with _Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
                 self._train_epoch(signals, writer)
                 self._finish_epoch(writer)
+                signals.agree()
                 if signals.wanted is not None:
                     raise Stopped(128 + signals.wanted)
-        writer.close()
+        if writer is not None:
+            writer.close()
         return self.progress.best
 
-    def _train_epoch(self, signals: _Signals, writer: "SummaryWriter") -> None:
+    def _train_epoch(self, signals: _Signals, writer: "SummaryWriter | None") -> None:
         epoch = self.progress.epoch
         self.model.train()
         self.set_epoch(epoch)
         started, first = time.perf_counter(), self.progress.step
         batches = self.loader.epoch(epoch, skip=first)
-        with tqdm(
-            batches, desc=f"epoch {epoch}/{self.num_epoch}", total=self.loader.steps(epoch), initial=first, disable=None
-        ) as bar:
+        shown = f"epoch {epoch}/{self.num_epoch}"
+        with tqdm(batches, shown, self.loader.steps(epoch), initial=first, disable=hide_bar()) as bar:
             for batch in bar:
                 self._step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
                     self._log_step(writer, bar, (step - first) / (time.perf_counter() - started))
+                if len(self._pending) == 0:  # asking the others waits for them, as fetching scalars does
+                    signals.agree()
                 if signals.wanted is not None and step < self.loader.steps(epoch):
                     self.save_last()
                     log.info("stopped in epoch %d after step %d; last.pth is there to --resume", epoch, step)
@@ -190,7 +205,7 @@ class Trainer:
                     self.save_last()
 
     def _step(self, batch: dict[str, Tensor]) -> None:
-        step, views = self.model(self.prepare(batch), self.progress.epoch, self.precision)
+        step, views = self.forward(self.prepare(batch), self.progress.epoch, self.precision)
         self.progress.step += 1
         self._pending.append(step.report)
         if len(self._pending) >= self._flush_every:
@@ -221,7 +236,7 @@ class Trainer:
             for name, value in values.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
 
-    def _log_step(self, writer: "SummaryWriter", bar: tqdm, steps_per_s: float) -> None:
+    def _log_step(self, writer: "SummaryWriter | None", bar: tqdm, steps_per_s: float) -> None:
         self._flush()
         progress = self.progress
         means = {name: total / progress.step for name, total in progress.sums.items()}
@@ -233,10 +248,10 @@ class Trainer:
         )
         bar.set_postfix(loss=f"{means['loss']:.4g}")
         position = progress.epoch - 1 + progress.step / self.loader.steps(progress.epoch)
-        for name, value in {**means, "lr": lr}.items():
+        for name, value in {**means, "lr": lr}.items() if writer else ():
             writer.add_scalar(f"train/{name}", value, round(1000 * position))
 
-    def _finish_epoch(self, writer: "SummaryWriter") -> None:
+    def _finish_epoch(self, writer: "SummaryWriter | None") -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
@@ -246,7 +261,7 @@ class Trainer:
         if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
             rows = self.evaluate()
             log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
-            for name, value in rows["t2i"].items():
+            for name, value in rows["t2i"].items() if writer else ():
                 writer.add_scalar(f"val/{name}", value, epoch)
             improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
             if improved:
@@ -258,7 +273,8 @@ class Trainer:
                 {"model": self.model.state_dict(), "epoch": epoch, "metrics": progress.best},
             )
         self.save_last()
-        writer.flush()
+        if writer is not None:
+            writer.flush()
 
     def _what_is_left(self) -> str:
         last = self.run_dir / "last.pth"

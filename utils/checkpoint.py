@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.distributed import on_main
+
 
 def read_torch_file(path: Path) -> Any:
     """The content of a file written by ``torch.save``, tensors on the CPU; no code in it is run.
@@ -31,7 +33,14 @@ def read_torch_file(path: Path) -> Any:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write beside the target, flush to disk, then rename: the file is always either the old or the new one."""
+    """Write beside the target, flush to disk, then rename: the file is always either the old or the new one.
+
+    The main process writes, the others wait for it.
+    """
+    on_main(lambda: _write(path, content))
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

@@ -11,6 +11,8 @@ from prettytable import PrettyTable
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.distributed import is_main
+
 
 class _BesideProgressBars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
@@ -18,9 +20,12 @@ class _BesideProgressBars(logging.Handler):
 
 
 def setup_logger() -> logging.Logger:
-    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file."""
+    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file.
+
+    Only the main process speaks.
+    """
     logger = logging.getLogger("descry")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main() else logging.ERROR)
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -33,7 +38,9 @@ def setup_logger() -> logging.Logger:
 
 
 def log_to(path: Path) -> None:
-    """Append to a file, from what was said since :func:`setup_logger` on."""
+    """Append to a file, from what was said since :func:`setup_logger` on; in the main process."""
+    if not is_main():
+        return
     logger = logging.getLogger("descry")
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -42,6 +49,11 @@ def log_to(path: Path) -> None:
         kept.flush()
         logger.removeHandler(kept)
     logger.addHandler(file)
+
+
+def hide_bar() -> bool | None:
+    """What tqdm takes as ``disable``: no bar where there is no terminal, nor in any but the main process."""
+    return None if is_main() else True
 
 
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
