@@ -191,7 +191,7 @@ class Trainer:
         shown = f"epoch {epoch}/{self.num_epoch}"
         with tqdm(batches, shown, self.loader.steps(epoch), initial=first, disable=hide_bar()) as bar:
             for batch in bar:
-                self._step(batch)
+                self.step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
                     self._log_step(writer, bar, (step - first) / (time.perf_counter() - started))
@@ -204,7 +204,7 @@ class Trainer:
                 if self.options.save_every and step % self.options.save_every == 0:
                     self.save_last()
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
+    def step(self, batch: dict[str, Tensor]) -> None:
         step, views = self.forward(self.prepare(batch), self.progress.epoch, self.precision)
         self.progress.step += 1
         self._pending.append(step.report)

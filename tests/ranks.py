@@ -1,13 +1,20 @@
-"""Training steps of the five systems in two processes and in one: ``python -m tests.ranks FOLDER``.
+"""What two processes do together, in one pair that is started once: ``python -m tests.ranks FOLDER DATA_ROOT ONE``.
 
-Writes differences to FOLDER/differences.json, and what must be alike in both processes to FOLDER/0.pth and 1.pth.
+ONE is a run directory of one process. Writes to FOLDER: differences.json, how steps in two processes differ from those
+in one; 0.pth and 1.pth, what must be alike in both; 0.json and 1.json, how their runs of the scripts ended; these runs.
 
 Shape letters: B pairs of a batch, L text length.
 """
 
 import json
+import os
+import shutil
+import signal
 import sys
+from collections.abc import Callable
+from functools import partial, partialmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,21 +22,35 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 import model.build as models
+import test
 import train
 from model.losses.base import PairFeatures
 from model.weights import BackboneOptions, load_clip
+from processor.train import Trainer
+from tests.conftest import SMALL
 from utils.distributed import across_processes, rank, world_size
 
 SYSTEMS = {
     "irra": ["--loss_names", "sdm+mlm+id"],
     "dgcmia": ["--loss_names", "itc+itc1+cons+memory_soft", "--id_threshod", "0.3"],
     "php": ["--loss_names", "sdm+itc+aux", "--moe_layers", "2"],
-    "eccl": "--loss_names TAL+memory+instance_memory --num_context 2 --prompt_depth 2 --lora_alpha 4".split(),
+    "eccl": [
+        "--loss_names",
+        "TAL+memory+instance_memory",
+        "--num_context",
+        "2",
+        "--prompt_depth",
+        "2",
+        "--lora_alpha",
+        "4",
+    ],
     "iclf": ["--loss_names", "itc+mlm+itm+id", "--cmt_depth", "1"],
     "unused": ["--loss_names", "cmpm+aux", "--moe_layers", "2", "--php_variant", "efp"],
     "hard": ["--loss_names", "memory+instance_memory", "--use_hard"],
 }
 """flags by name: the published systems, one with parameters that no loss reaches, and the other update of the banks"""
+FLAGS = [*SMALL, "--batch_size", "14", "--img_aug", "--loss_names", "sdm+id+itm", "--precision", "fp32"]
+"""of the runs; the last of their batches cannot be shared alike"""
 STEPS = {"alike": [0, 6, 12], "uneven": [0, 5, 11], "empty": [0, 0, 7]}
 """where the shares of two processes begin in the batch of each step, and where the last one ends"""
 PAIRS, IDS, IMAGES = 24, 9, 12
@@ -110,15 +131,60 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, fl
     return shares
 
 
-def _process(number: int, folder: Path) -> None:
+def signalled(function: Callable, *args: object) -> Any:
+    """A step of the trainer, after the third of which the second process alone is asked to stop."""
+    done = function(*args)
+    signalled.steps += 1
+    if signalled.steps == 3 and rank() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return done
+
+
+def ending(script: Callable, *args: object) -> str:
+    """How a script ends."""
+    try:
+        script([str(arg) for arg in args])
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return "well"
+
+
+def runs(folder: Path, data_root: Path, one: Path) -> dict[str, str]:
+    """Train, stop, resume, test and fail as pairs; how each of these ended."""
+    ends, small = {}, [*FLAGS, "--root_dir", data_root]
+    trainer_step, signalled.steps = Trainer.step, 0
+    Trainer.step = partialmethod(partial(signalled, trainer_step))
+    ends["stopped"] = ending(train.main, *small, "--run_dir", folder / "stopped")
+    Trainer.step = trainer_step
+    if rank() == 0:
+        shutil.copytree(folder / "stopped", folder / "two")
+        shutil.copytree(one, folder / "longer")
+    dist.barrier()
+    ends["resumed"] = ending(train.main, "--resume", "--resume_ckpt_file", folder / "two" / "last.pth")
+    longer = folder / "longer" / "last.pth"
+    ends["longer"] = ending(train.main, "--resume", "--resume_ckpt_file", longer, "--num_epoch", 3)
+    config = ["--config_file", folder / "longer" / "configs.yaml", "--checkpoint", longer]
+    ends["tested"] = ending(test.main, *config, "--i2t", "--test_batch_size", "7")
+    ends["reranked"] = ending(test.main, *config, "--rerank", "3")
+    ends["no data"] = ending(train.main, *small, "--root_dir", folder / "nowhere", "--run_dir", folder / "none")
+    ends["no share"] = ending(train.main, *small, "--batch_size", "9", "--run_dir", folder / "none")
+    ends["leak"] = ending(train.main, *small, "--loss_names", "itc+aux", "--php_attention", "batch")
+    ends["diverged"] = ending(
+        train.main, *small, "--run_dir", folder / "nan", "--lr", "1e30", "--optimizer", "SGD", "--warmup_epochs", "0"
+    )
+    return ends
+
+
+def _process(number: int, folder: Path, data_root: Path, one: Path) -> None:
     torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
+    (folder / f"{number}.json").write_text(json.dumps(runs(folder, data_root, one), indent=1))
     torch.set_default_dtype(torch.float64)  # in which rounding cannot be mistaken for a fault, nor a fault for rounding
     Tensor.float = Tensor.double
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     together = {system: steps(flags) for system, flags in SYSTEMS.items()}
-    dist.destroy_process_group()
     alike = {f"{s}/{name}": step["scalars"] | step["buffers"] for s in together for name, step in together[s].items()}
     torch.save(alike, folder / f"{number}.pth")
+    dist.destroy_process_group()
     if number == 0:
         differences = {}
         for system, flags in SYSTEMS.items():
@@ -129,4 +195,4 @@ def _process(number: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    mp.start_processes(_process, (Path(sys.argv[1]),), nprocs=2, start_method="fork")
+    mp.start_processes(_process, tuple(map(Path, sys.argv[1:])), nprocs=2, start_method="fork")

@@ -28,8 +28,13 @@ def join_processes() -> None:
 
     Messages go by NCCL between GPUs and by gloo between CPUs, whatever device is chosen later.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        return
+    store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # After a restart torchrun's store still holds the addresses of processes that are dead.
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
 
 
 def leave_processes() -> None:
