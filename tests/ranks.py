@@ -34,16 +34,7 @@ SYSTEMS = {
     "irra": ["--loss_names", "sdm+mlm+id"],
     "dgcmia": ["--loss_names", "itc+itc1+cons+memory_soft", "--id_threshod", "0.3"],
     "php": ["--loss_names", "sdm+itc+aux", "--moe_layers", "2"],
-    "eccl": [
-        "--loss_names",
-        "TAL+memory+instance_memory",
-        "--num_context",
-        "2",
-        "--prompt_depth",
-        "2",
-        "--lora_alpha",
-        "4",
-    ],
+    "eccl": ["--loss_names", "TAL+memory+instance_memory", *"--num_context 2 --prompt_depth 2 --lora_alpha 4".split()],
     "iclf": ["--loss_names", "itc+mlm+itm+id", "--cmt_depth", "1"],
     "unused": ["--loss_names", "cmpm+aux", "--moe_layers", "2", "--php_variant", "efp"],
     "hard": ["--loss_names", "memory+instance_memory", "--use_hard"],
@@ -132,10 +123,10 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, fl
 
 
 def signalled(function: Callable, *args: object) -> Any:
-    """A step of the trainer, after the third of which the second process alone is asked to stop."""
+    """A step of the trainer, after the second of which the second process alone is asked to stop."""
     done = function(*args)
     signalled.steps += 1
-    if signalled.steps == 3 and rank() == 1:
+    if signalled.steps == 2 and rank() == 1:
         os.kill(os.getpid(), signal.SIGTERM)
     return done
 

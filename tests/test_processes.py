@@ -1,4 +1,4 @@
-"""Several processes: the same objective, the same checkpoints, the same tables as one; and what happens when one dies."""
+"""Several processes: the same objective, checkpoints and tables as one; and what happens when one of them dies."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def endings(pair: Path, name: str) -> list[str]:
 def test_a_signal_to_one_process_stops_all_after_the_same_step(pair: Path):
     assert endings(pair, "stopped") == ["Stopped: 143"] * 2
     progress = torch.load(pair / "stopped" / "last.pth", weights_only=True)["progress"]
-    assert (progress["epoch"], progress["step"]) == (1, 3) or (progress["epoch"], progress["step"]) == (2, 0)
+    assert (progress["epoch"], progress["step"]) == (1, 2)
 
 
 def test_checkpoints_go_from_any_number_of_processes_to_any_other(pair: Path, one: Path, tmp_path: Path):
@@ -112,7 +112,7 @@ def test_an_error_ends_all_processes(pair: Path):
     first, second = endings(pair, "no data")
     assert "nowhere" in first and second == "SystemExit: 2"
     assert not (pair / "none").exists()
-    assert all("--batch_size 9 is not a multiple of the 2 processes" in end for end in endings(pair, "no share")[:1])
+    assert "--batch_size 9 is not a multiple of the 2 processes" in endings(pair, "no share")[0]
     assert all("--php_attention batch" in end for end in endings(pair, "leak"))
     assert all(end.startswith("NotFinite") for end in endings(pair, "diverged"))
 
