@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets import cuhkpedes, custom, icfgpedes, mannequins, rstpreid
+from datasets.ahead import pixels_ahead
 from datasets.annotations import SPLITS, read
 from datasets.checks import ImageOptions, Images, prepare_images
 from datasets.deletion import WordDeletion
@@ -32,6 +34,9 @@ from utils.logger import counts_table
 from utils.options import opt
 
 log = logging.getLogger("descry")
+
+_TO_READ = "records_to_read"
+"""batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
 
 DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "Mannequins", "Custom")
 
@@ -152,12 +157,24 @@ class TrainPairs(TorchDataset):
         trim(batch, self.padded)
         if "mlm_labels" in batch:
             batch["mlm_positions"] = batch["mlm_labels"].reshape(-1).nonzero()[0]
-        if self.with_images:
+        tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+        records_B = torch.tensor([sample.image_id for sample in samples])
+        if self.with_images and self.images.cached:
+            tensors[_TO_READ] = records_B
+        elif self.with_images:
             try:
-                batch["pixels"] = np.stack([self.images.read(self.records[s.image_id].path) for s in samples])
+                tensors["pixels"] = self.read_pixels(records_B)
             except ImageError as error:
                 return error
-        return {name: torch.from_numpy(value) for name, value in batch.items()}
+        return tensors
+
+    def read_pixels(self, records_B: Tensor, pin_memory: bool = False) -> Tensor:
+        """The images of some records, uint8 (B, 3, H, W).
+
+        Raises:
+            ImageError: a file cannot be decoded.
+        """
+        return self.images.read_batch([self.records[record].path for record in records_B.tolist()], pin_memory)
 
     def _sample(self, epoch: int, index: int) -> Sample:
         image_id = int(self.record_N[index])
@@ -175,6 +192,7 @@ class TrainLoader:
         self, pairs: TrainPairs, options: DataOptions, pin_memory: bool, several_ids: Sequence[str] = ()
     ) -> None:
         """``several_ids``: losses that cannot use a batch of one identity."""
+        self._pairs, self._pin_memory = pairs, pin_memory
         self._several_ids, self._pids = several_ids, pairs.pids if several_ids else np.empty(0, np.int64)
         processes = {"rank": rank(), "world_size": world_size()}
         if options.sampler == "identity":
@@ -209,10 +227,20 @@ class TrainLoader:
         self._sampler.set_epoch(epoch, skip)
         if self._several_ids:
             self._refuse_one_identity(epoch, skip)
-        for batch, bounds in zip(self._loader, self._sampler.bounds(epoch, skip), strict=True):
-            if isinstance(batch, ImageError):
-                raise batch
+        for batch, bounds in zip(self._batches(), self._sampler.bounds(epoch, skip), strict=True):
             yield batch | {"share_bounds": torch.tensor(bounds)}
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        if not (self._pairs.with_images and self._pairs.images.cached):
+            yield from _good_batches(self._loader)
+            return
+
+        def pixels_of(batch: dict[str, Tensor]) -> Tensor:
+            return self._pairs.read_pixels(batch[_TO_READ], self._pin_memory)
+
+        for batch, pixels in pixels_ahead(_good_batches(self._loader), pixels_of):
+            del batch[_TO_READ]
+            yield batch | {"pixels": pixels}
 
     def _refuse_one_identity(self, epoch: int, skip: int) -> None:
         """Look at the order of an epoch before it begins: here the identities are on the CPU, and no step is lost."""
@@ -227,6 +255,13 @@ class TrainLoader:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _good_batches(loader: DataLoader) -> Iterator[Any]:
+    for batch in loader:
+        if isinstance(batch, ImageError):
+            raise batch
+        yield batch
 
 
 def _leave_ctrl_c_to_the_loop(worker: int) -> None:
@@ -260,9 +295,12 @@ class _GalleryImages(TorchDataset):
 
     def __getitems__(self, positions: list[int]) -> "Tensor | ImageError":
         try:
-            return torch.from_numpy(np.stack([self.images.read(self.paths[position]) for position in positions]))
+            return self.read(positions)
         except ImageError as error:
             return error
+
+    def read(self, positions: list[int], pin_memory: bool = False) -> Tensor:
+        return self.images.read_batch([self.paths[position] for position in positions], pin_memory)
 
 
 class ImageBatches:
@@ -276,6 +314,7 @@ class ImageBatches:
         batches = torch.arange(len(paths)).split(options.test_batch_size)[rank() :: world_size()]
         self.places = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
         """gallery positions of the images that come"""
+        self._pin_memory = pin_memory
         self._loader = DataLoader(
             _GalleryImages(paths, images),
             batch_sampler=[batch.tolist() for batch in batches],
@@ -290,10 +329,12 @@ class ImageBatches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._loader:
-            if isinstance(batch, ImageError):
-                raise batch
-            yield batch
+        gallery: _GalleryImages = self._loader.dataset
+        if not gallery.images.cached:
+            yield from _good_batches(self._loader)
+            return
+        for _, pixels in pixels_ahead(self._loader.batch_sampler, partial(gallery.read, pin_memory=self._pin_memory)):
+            yield pixels
 
 
 class EvalData(NamedTuple):

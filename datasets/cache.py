@@ -72,13 +72,22 @@ class ImageCache:
 
         Copying into the same array again and again is several times faster than into new memory.
         """
-        if self._pixels is None:
-            self._pixels = np.memmap(self.folder / "pixels", np.uint8, "r", shape=(len(self._paths), 3, *self.size))
-        image = self._pixels[self._rows[path]]
+        image = self._mapped()[self._rows[path]]
         if out is None:
             return np.array(image)
         np.copyto(out, image)
         return out
+
+    def read_batch(self, paths: Sequence[Path], out: np.ndarray) -> None:
+        """Images into ``out``, uint8 (B, 3, H, W), in one copy that lets other threads run meanwhile."""
+        rows = [self._rows[path] for path in paths]
+        np.take(self._mapped(), rows, axis=0, out=out, mode="clip")  # the default mode copies twice
+
+    def _mapped(self) -> np.ndarray:
+        if self._pixels is None:
+            shape = (len(self._paths), 3, *self.size)
+            self._pixels = np.asarray(np.memmap(self.folder / "pixels", np.uint8, "r", shape=shape))
+        return self._pixels
 
     def build(self, workers: int) -> dict[Path, str]:
         """Decode what is missing or has changed, in ``workers`` processes, continuing where an earlier build stopped.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datasets.annotations import SPLITS, DataError, first_few
 from datasets.cache import ImageCache
@@ -33,6 +35,26 @@ class Images:
         """Images of ``size`` = (H, W)."""
         self.size = size
         self._caches = tuple(caches)
+
+    @property
+    def cached(self) -> bool:
+        """Whether there is a cache, so that reading is copying."""
+        return bool(self._caches)
+
+    def read_batch(self, paths: Sequence[Path], pin_memory: bool) -> Tensor:
+        """Images as uint8 (B, 3, H, W).
+
+        Raises:
+            ImageError: a file cannot be decoded.
+        """
+        pixels_BCHW = torch.empty((len(paths), 3, *self.size), dtype=torch.uint8, pin_memory=pin_memory)
+        for cache in self._caches:
+            if all(path in cache for path in paths):
+                cache.read_batch(paths, pixels_BCHW.numpy())
+                return pixels_BCHW
+        for path, row_CHW in zip(paths, pixels_BCHW.numpy(), strict=True):
+            self.read(path, out=row_CHW)
+        return pixels_BCHW
 
     def read(self, path: Path, out: np.ndarray | None = None) -> np.ndarray:
         """One image as uint8 (3, H, W), written into ``out`` if given (a row of a batch that is used again).

@@ -14,6 +14,7 @@ from model.adapters.parsing import Parsing, ParsingOptions, fit_options
 from model.adapters.prompts import PromptOptions
 from model.clip import CLIP, Encoded
 from model.cross import CrossFormer
+from model.engine import EngineOptions, in_parts, set_up_towers
 from model.losses import HEADS
 from model.losses.base import LossHead, PairFeatures, Sizes
 from model.views import Views
@@ -58,7 +59,11 @@ def option_groups() -> dict[str, list[type]]:
     heads = [head.Options for head in HEADS.values()]
     parts = [part.Options for part in PARTS.values()]
     adapters = [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions]
-    return {"model": [BackboneOptions, *parts], "adapters": adapters, "losses": [LossOptions, *dict.fromkeys(heads)]}
+    return {
+        "model": [BackboneOptions, EngineOptions, *parts],
+        "adapters": adapters,
+        "losses": [LossOptions, *dict.fromkeys(heads)],
+    }
 
 
 def needed_fields(loss_names: str) -> tuple[str, ...]:
@@ -116,15 +121,17 @@ class Retriever(nn.Module):
         self.parsing = parsing
         self.parts = nn.ModuleDict(parts)
         self.heads = nn.ModuleDict(heads)
+        self.accumulate = 1
+        """parts in which training encodes a batch"""
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features."""
-        encoded = self.clip.encode_image(images_BCHW)
+        encoded = in_parts(self.clip.encode_image, images_BCHW, self.accumulate)
         return encoded if self.parsing is None else self.parsing(encoded, "image")
 
     def encode_text(self, ids_BL: Tensor) -> Encoded:
         """Token ids to tokens and pooled features."""
-        encoded = self.clip.encode_text(ids_BL)
+        encoded = in_parts(self.clip.encode_text, ids_BL, self.accumulate)
         return encoded if self.parsing is None else self.parsing(encoded, "text")
 
     @property
@@ -217,6 +224,7 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
         train: size of the training split.
     """
     add_adapters(clip, get(LoRAOptions), get(PromptOptions), get(FreezeOptions))
+    set_up_towers(clip, get(EngineOptions))
     sizes = Sizes(clip.sizes.embed_dim, clip.sizes.vocab_size, train.ids, train.pairs, train.images)
     names = head_names(loss_names)
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
@@ -240,7 +248,9 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
         head.start_from(parts)
         if parsing is not None:
             head.usual_weight = parsing.loss_weights.get(name, head.usual_weight)
-    return Retriever(clip, parts, heads, parsing)
+    model = Retriever(clip, parts, heads, parsing)
+    model.accumulate = get(EngineOptions).accumulate
+    return model
 
 
 def restore_encoder(

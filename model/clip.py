@@ -4,14 +4,12 @@ Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C h
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 
@@ -49,12 +47,26 @@ class ClipSizes:
         return tuple((side - self.patch_size) // self.stride + 1 for side in self.image_size)
 
 
+class _QuickGELU(torch.autograd.Function):
+    """silu(z) / 1.702 with z = 1.702 x. Its derivative is that of silu at z, so that z alone is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z = 1.702 * x
+        ctx.save_for_backward(z)
+        return F.silu(z).div_(1.702)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.silu_backward(grad, *ctx.saved_tensors)
+
+
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the approximation that OpenAI trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
-        return F.silu(1.702 * x) / 1.702  # the same function, but autograd keeps one tensor instead of two
+        return _QuickGELU.apply(x)
 
 
 class Attention(nn.Module):
@@ -70,12 +82,12 @@ class Attention(nn.Module):
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """Self-attention over the second dimension: (B, L, W) to (B, L, W)."""
-        return self.attend(self.in_proj(x_BLW), causal)
+        return self.out_proj(self.mix(self.in_proj(x_BLW), causal))
 
-    def attend(self, qkv_BLX: Tensor, causal: bool = False) -> Tensor:
-        """Self-attention from queries, keys and values side by side: (B, L, 3 W) to (B, L, W)."""
+    def mix(self, qkv_BLX: Tensor, causal: bool = False) -> Tensor:
+        """Weighted values of queries, keys and values side by side: (B, L, 3 W) to (B, L, W), before ``out_proj``."""
         q, k, v = (self._split(part) for part in qkv_BLX.chunk(3, dim=-1))
-        return self._attend(q, k, v, causal)
+        return self._mix(q, k, v, causal)
 
     def cross(self, query_BLW: Tensor, other_BMW: Tensor) -> Tensor:
         """Attention of one sequence over another: (B, L, W), (B, M, W) to (B, L, W)."""
@@ -83,17 +95,25 @@ class Attention(nn.Module):
         weight, bias = self.in_proj.weight, self.in_proj.bias
         q = F.linear(query_BLW, weight[:width], bias[:width])
         k, v = F.linear(other_BMW, weight[width:], bias[width:]).chunk(2, dim=-1)
-        return self._attend(self._split(q), self._split(k), self._split(v), causal=False)
+        return self.out_proj(self._mix(self._split(q), self._split(k), self._split(v), causal=False))
 
     def _split(self, x_BLW: Tensor) -> Tensor:
         return x_BLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _attend(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
-        # On a CPU the flash kernel is about 3x slower than plain products in bfloat16 at the lengths of this field.
+    def _mix(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
+        # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
         plain = q_BHLC.device.type == "cpu" and q_BHLC.dtype == torch.bfloat16
-        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-            out_BHLC = F.scaled_dot_product_attention(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
-        return self.out_proj(out_BHLC.transpose(1, 2).flatten(2))
+        attend = _plain_attention if plain else F.scaled_dot_product_attention
+        out_BHLC = attend(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
+        return out_BHLC.transpose(1, 2).flatten(2)
+
+
+def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool) -> Tensor:
+    score_BHLM = (q_BHLC * q_BHLC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
+    if is_causal:
+        length = score_BHLM.shape[-1]
+        score_BHLM = score_BHLM + score_BHLM.new_full((length, length), -torch.inf).triu(1)
+    return score_BHLM.softmax(dim=-1, dtype=score_BHLM.dtype) @ v_BHMC
 
 
 class MLP(nn.Module):
@@ -124,6 +144,8 @@ class Block(nn.Module):
     recompute = False
     """whether training recomputes normalised inputs and the perceptron instead of keeping them (6 instead of 16 values
     per token and channel, for a third of a forward pass)"""
+    keep_input_only = False
+    """whether training keeps nothing but the input (1 value per token and channel, for a forward pass)"""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -134,11 +156,19 @@ class Block(nn.Module):
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """(B, L, W) to (B, L, W)."""
-        if not (self.recompute and torch.is_grad_enabled()):
-            x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
-            return x_BLW + self.mlp(self.ln_2(x_BLW))
+        if not torch.is_grad_enabled():
+            return self._whole(x_BLW, causal)
+        if self.keep_input_only:
+            return recomputed(lambda x: self._whole(x, causal), x_BLW)
+        return self._thrifty(x_BLW, causal) if self.recompute else self._whole(x_BLW, causal)
+
+    def _whole(self, x_BLW: Tensor, causal: bool) -> Tensor:
+        x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
+        return x_BLW + self.mlp(self.ln_2(x_BLW))
+
+    def _thrifty(self, x_BLW: Tensor, causal: bool) -> Tensor:
         qkv_BLX = recomputed(lambda x: self.attn.in_proj(self.ln_1(x)), x_BLW)
-        x_BLW = x_BLW + self.attn.attend(qkv_BLX, causal)
+        x_BLW = x_BLW + self.attn.out_proj(self.attn.mix(qkv_BLX, causal))
         return x_BLW + recomputed(lambda x: self.mlp(self.ln_2(x)), x_BLW)
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from model.clip import Attention, Transformer, heads_of
+from model.clip import Attention, Block, Transformer, heads_of
 from utils.options import opt
 
 
@@ -45,16 +45,34 @@ class CrossFormer(nn.Module):
 
     def forward(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """(B, L, D) query tokens over (B, M, D) tokens of the other modality to (B, L, D)."""
-        x_BLD = self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
-        return self.ln_out(self.transformer(x_BLD))
+        return self.ln_out(self.transformer(self._enter(query_BLD, other_BMD)))
 
     def first(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """Position 0 of what ``forward`` gives, (B, D), without the work that the last block does for the others."""
-        x_BLD = self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
-        *blocks, last = self.transformer.resblocks
-        for block in blocks:
-            x_BLD = block(x_BLD)
+        x_BLD, last = self._before_last(query_BLD, other_BMD)
         normed_BLD = last.ln_1(x_BLD)
         first_B1D = x_BLD[:, :1] + last.attn.cross(normed_BLD[:, :1], normed_BLD)
-        first_B1D = first_B1D + last.mlp(last.ln_2(first_B1D))
-        return self.ln_out(first_B1D[:, 0])
+        return self._leave(first_B1D[:, 0], last)
+
+    def at(self, query_BLD: Tensor, other_BMD: Tensor, positions_K: Tensor) -> Tensor:
+        """Some positions (K,), counted over B x L, of what ``forward`` gives, (K, D).
+
+        After its attention the last block works on these alone.
+        """
+        x_BLD, last = self._before_last(query_BLD, other_BMD)
+        mixed_BLD = last.attn.mix(last.attn.in_proj(last.ln_1(x_BLD)))
+        x_KD, mixed_KD = (tensor.flatten(0, 1)[positions_K] for tensor in (x_BLD, mixed_BLD))
+        return self._leave(x_KD + last.attn.out_proj(mixed_KD), last)
+
+    def _enter(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
+        return self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
+
+    def _before_last(self, query_BLD: Tensor, other_BMD: Tensor) -> tuple[Tensor, Block]:
+        *blocks, last = self.transformer.resblocks
+        x_BLD = self._enter(query_BLD, other_BMD)
+        for block in blocks:
+            x_BLD = block(x_BLD)
+        return x_BLD, last
+
+    def _leave(self, x_KD: Tensor, last: Block) -> Tensor:
+        return self.ln_out(x_KD + last.mlp(last.ln_2(x_KD)))

@@ -205,6 +205,7 @@ class Trainer:
                     self.save_last()
 
     def step(self, batch: dict[str, Tensor]) -> None:
+        """Forward, backward and update for one batch; the scalars stay on the device until they are logged."""
         step, views = self.forward(self.prepare(batch), self.progress.epoch, self.precision)
         self.progress.step += 1
         self._pending.append(step.report)

@@ -54,8 +54,8 @@ class MLM(LossHead):
         positions_M = views.share("mlm_positions")
         target_M = views.share("mlm_labels").flatten()[positions_M]
         with views.precision():
-            tokens_BLD = views.parts["cross_former"](views.text("mlm_ids").tokens, views.image().tokens)
-            hidden_MD = tokens_BLD.flatten(0, 1)[positions_M]
+            tokens = views.text("mlm_ids").tokens, views.image().tokens
+            hidden_MD = views.parts["cross_former"].at(*tokens, positions_M)
             logits_MV = self.fc(self.ln(self.gelu(self.dense(hidden_MD))))
         loss = views.mean(F.cross_entropy(logits_MV.float(), target_M), len(target_M))
         return LossTerm(loss, {"mlm_acc": views.mean(accuracy(logits_MV, target_M), len(target_M))})
