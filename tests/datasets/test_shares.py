@@ -26,18 +26,10 @@ def process(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize(("processes", "sampler"), [(2, "random"), (4, "random"), (2, "identity")])
-def test_shares_make_up_the_batches(
-    data_root: Path, tmp_path: Path, process, cache: bool, processes: int, sampler: str
-):
-    dataset, images = prepare_images(
-        load(data_root),
-        (32, 16),
-        ImageOptions(cache=cache, cache_dir=tmp_path),
-        data_root,
-        workers=1,
-        splits=("train",),
-    )
-    pairs = TrainPairs(dataset.train[:21], images, FIELDS, FIELDS, AugmentOptions(img_aug=True), 77, seed=3)
+def test_shares_make_up_the_batches(data_root: Path, tmp_path: Path, process, cache, processes, sampler):
+    reading = ImageOptions(cache=cache, cache_dir=tmp_path)
+    dataset, images = prepare_images(load(data_root), (32, 16), reading, data_root, workers=1, splits=("train",))
+    pairs = TrainPairs(dataset.train[:17], images, FIELDS, FIELDS, AugmentOptions(img_aug=True), 77, seed=3)
     options = DataOptions(batch_size=8, num_workers=0, sampler=sampler, num_instance=2)
     whole = list(TrainLoader(pairs, options, False).epoch(2, skip=1))
     shares = []
