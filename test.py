@@ -1,5 +1,11 @@
 """Test a trained model: ``python test.py --config_file RUN/configs.yaml``; other flags override the run's."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 import os
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from datasets.fields import IMAGE_FIELDS, AugmentOptions, Sample, producers_for,
 from datasets.images import ImageError
 from datasets.records import Dataset, ImageRecord, counts
 from datasets.sampler import IdentitySampler, RandomSampler
-from datasets.tokenizer import Tokenizer
+from datasets.tokenizer import shared_tokenizer
 from datasets.transforms import apply, eval_view
 from utils.distributed import local_world_size, rank, world_size
 from utils.logger import counts_table
@@ -127,7 +127,7 @@ class TrainPairs(TorchDataset):
         self.producers = producers_for(fields)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
-        self.tokens_NL = Tokenizer()(captions, text_length).numpy()
+        self.tokens_NL = shared_tokenizer()(captions, text_length).numpy()
         probability = augment.word_deletion
         self.deletion = WordDeletion(captions, text_length, probability) if probability else None
         self.with_images = any(field in IMAGE_FIELDS for field in fields)
@@ -360,7 +360,7 @@ def eval_data(
     Captions are batched by length and cut to the longest of their batch, which changes no feature (text attention is
     causal), unless ``padded`` says that the model looks at padding; then they stay whole and in order.
     """
-    tokens_QL = Tokenizer()([caption for record in records for caption in record.captions], options.text_length)
+    tokens_QL = shared_tokenizer()([caption for record in records for caption in record.captions], options.text_length)
     length_Q = (tokens_QL != 0).sum(dim=1)
     batches = []
     order_Q = torch.arange(len(length_Q)) if padded else torch.argsort(length_Q, stable=True)

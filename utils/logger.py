@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -19,6 +20,17 @@ class _BesideProgressBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
 
 
+class _LogFile(logging.FileHandler):
+    """Says once that it cannot be written, on a full disk for instance, and lets the program go on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging calls it)
+        if not self._said:
+            tqdm.write(f"{self.baseFilename}: lines are missing ({sys.exc_info()[1]})", file=sys.stderr)
+        self._said = True
+
+
 def setup_logger() -> logging.Logger:
     """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file.
 
@@ -29,7 +41,8 @@ def setup_logger() -> logging.Logger:
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of what a full disk left over
+            handler.close()
     terminal = _BesideProgressBars()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
@@ -42,7 +55,7 @@ def log_to(path: Path) -> None:
     if not is_main():
         return
     logger = logging.getLogger("descry")
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for kept in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
         kept.setTarget(file)
@@ -59,9 +72,9 @@ def hide_bar() -> bool | None:
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> PrettyTable:
-    """The field's table: one row per task (t2i, i2t), three decimals."""
-    table = PrettyTable(["task", *METRICS])
+def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str = "task") -> PrettyTable:
+    """The field's table, three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
+    table = PrettyTable([title, *METRICS])
     for task, metrics in rows.items():
         table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
     return table
