@@ -1,5 +1,11 @@
 """Test a trained model: ``python test.py --config_file RUN/configs.yaml``; other flags override the run's."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
 import os
 from collections.abc import Sequence
@@ -27,7 +33,7 @@ from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.checkpoint import write_checkpoint
-from utils.distributed import DeviceOptions, pick_device, pick_precision
+from utils.distributed import DeviceOptions, is_main, pick_device, pick_precision, world_size
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, flags_of, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
@@ -126,7 +132,7 @@ def cross_domain(options: Options) -> None:
             results.append(CrossResult(path, source == target, row))
     matrix = CrossDomain(tuple(labels(targets)), tuple(results))
     log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
-    if cross.csv is not None:
+    if cross.csv is not None and is_main():
         cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
         log.info("all numbers: %s", cross.csv)
 
@@ -176,6 +182,10 @@ def test_run(options: Options) -> None:
     checkpoint = test.checkpoint or run_dir / "best.pth"
     restored = restore(checkpoint, options.get)
     model, unused = restored.model, restored.unused
+    asked = options.get(ReportOptions)
+    for name, given in (("rerank", test.rerank), ("report", asked.report)):
+        if given and world_size() > 1:
+            raise ValueError(f"--{name}: works in one process; leave torchrun out")
     if test.rerank:
         matcher, used = restore_matcher(restored.state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
@@ -189,7 +199,6 @@ def test_run(options: Options) -> None:
         export_merged(model, test.export_merged)
     target = own_target(flags, options.get(data.mannequins.MannequinOptions))
     dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
-    asked = options.get(ReportOptions)
     asked.require_queries(len(split.query_pids), split.name)
     features = encode_split(model.to(device), split, precision)
     rows = table_rows(features, split, test.i2t, test.allow_unmatched)

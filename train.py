@@ -1,6 +1,13 @@
 """Train a retriever: ``python train.py --dataset_name CUHK-PEDES --root_dir DATA --loss_names sdm+id+mlm``."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,17 +26,26 @@ from model.adapters.prompts import PromptOptions
 from model.finetune import FinetuneOptions, start_from
 from model.losses.base import PairFeatures
 from model.published import our_names
-from model.weights import BackboneOptions, load_clip, state_dict_in
+from model.weights import BackboneOptions, load_clip, state_dict_in, weights_file
 from processor.evaluate import encode_split, evaluate
 from processor.examples import Shown, draw_examples
-from processor.train import LoopOptions, Trainer
+from processor.train import LoopOptions, Progress, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
-from utils.checkpoint import read_torch_file, set_seed
-from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.checkpoint import read_last, read_torch_file, set_seed
+from utils.distributed import DeviceOptions, Precision, main_first, on_main, pick_device, pick_precision
 from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
+from utils.record import RunRecord, facts_of
+from utils.run import (
+    PUBLISHED_WITHOUT_EFFECT,
+    RunOptions,
+    choose_run_dir,
+    interrupted_run,
+    make_run_dir,
+    run_command,
+)
+from utils.seeds import train_seeds
 from utils.terminal import NEXT
 
 log = logging.getLogger("descry")
@@ -61,6 +77,10 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
+    if started_before := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
+        return read_flags(
+            [*(sys.argv[1:] if argv is None else argv), "--resume", "--resume_ckpt_file", str(started_before)]
+        )
     options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
     return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
 
@@ -106,22 +126,31 @@ def fill_banks(model: models.Retriever, training: TrainingData, flags: data.Data
     log.info("memory banks filled from %d training pairs", len(image_N))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train from flags; see README."""
-    options = read_flags(argv)
+def record_of(run_dir: Path, options: Options, dataset: Dataset, precision: Precision) -> RunRecord:
+    """The run.json that these flags and this data set begin or, in a resumed run, continue."""
+    resumed, finetune = options.get(RunOptions).resume, options.get(FinetuneOptions).finetune
+    weights = Path(finetune) if finetune else weights_file(options.get(BackboneOptions))
+    weights = None if resumed and finetune else weights
+    facts = facts_of(options.flat(), precision.device, precision.dtype, weights, dataset.annotation)
+    return RunRecord(run_dir, facts, resumed)
+
+
+def train(options: Options) -> Progress:
+    """Train once, from build to the final table."""
     run, flags = options.get(RunOptions), options.get(data.DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
-    run_dir = choose_run_dir(run, flags.dataset_name)
+    run_dir = on_main(partial(choose_run_dir, run, flags.dataset_name))
     setup_logger()
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
-    checkpoint = read_torch_file(Path(run.resume_ckpt_file)) if run.resume else None
-    clip = load_clip(options.get(BackboneOptions))
-    room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
-    flags = replace(flags, text_length=room)
-    training = load_data(options, flags, precision)
+    with main_first():  # which may have to download weights, draw data or fill a cache
+        checkpoint = read_last(run.checkpoint) if run.resume else None
+        clip = load_clip(options.get(BackboneOptions))
+        room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
+        flags = replace(flags, text_length=room)
+        training = load_data(options, flags, precision)
     loss_names = options.get(models.LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
     model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
@@ -150,18 +179,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate=partial(evaluate, model, training.validation, precision),
         precision=precision,
         run_dir=run_dir,
+        record=record_of(run_dir, options, training.dataset, precision),
         report=partial(model.epoch_report, training.pids),
         picture=partial(draw_examples, split=training.validation, shown=training.shown),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
-    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None)
+    on_main(partial(make_run_dir, run_dir, options))
     log_to(run_dir / "train_log.txt")
-    options.save(run_dir / "configs.yaml")
-    best = trainer.run()
-    log.info("best on %s: epoch %d\n%s", flags.val_dataset, best["epoch"], metrics_table({"t2i": best}))
+    done = trainer.run()
+    rows = {f"{name} (epoch {row['epoch']})": row for name, row in (("best", done.best), ("last", done.last))}
+    log.info("t2i on %s\n%s", flags.val_dataset, metrics_table(rows, "epoch"))
     log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml", extra=NEXT)
+    return done
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train from flags; see README."""
+    options = read_flags(argv)
+    run = options.get(RunOptions)
+    if run.seeds:
+        folder = on_main(partial(choose_run_dir, run, options.get(data.DataOptions).dataset_name))
+        train_seeds(options, folder, train)
+    else:
+        train(options)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def read(
         records = splits[row.split]
         pid = new_id[row.pid] if row.split == "train" else row.pid
         records.append(ImageRecord(pid, len(records), locate(row.image), row.captions))
-    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS))
+    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path)
     _compare(dataset, published)
     return dataset
 

@@ -176,7 +176,8 @@ def without(dataset: Dataset, faults: Mapping[Path, str]) -> Dataset:
             logger.warning("%s %s: left out %d of %d images", dataset.name, split, lost, len(before))
         kept[split] = tuple(record._replace(image_id=number) for number, record in enumerate(records))
     logger.warning("left out because of: %s", first_few(list(faults.values())))
-    return Dataset(dataset.name, _without_gaps(dataset, kept["train"]), kept["val"], kept["test"])
+    kept["train"] = _without_gaps(dataset, kept["train"])
+    return Dataset(dataset.name, **kept, annotation=dataset.annotation)
 
 
 def _without_gaps(dataset: Dataset, train: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:

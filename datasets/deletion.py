@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.tokenizer import END_ID, START_ID, Tokenizer
+from datasets.tokenizer import END_ID, START_ID, shared_tokenizer
 
 
 class WordDeletion:
@@ -21,7 +21,7 @@ class WordDeletion:
             probability: of each word, to be left out.
         """
         self._length, self._probability = length, probability
-        tokenizer = Tokenizer()
+        tokenizer = shared_tokenizer()
         words = [tokenizer.words(caption) for caption in captions]
         # Flat arrays: a list per caption would be copied page by page into every loader process.
         self._tokens = np.array([id_ for caption in words for word in caption for id_ in word], np.int32)

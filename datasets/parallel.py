@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.logger import hide_bar
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -33,7 +35,7 @@ def run_chunks(
         Exception: whatever ``function`` raises.
     """
     workers = min(workers, len(chunks))
-    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=None) as bar:
+    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=hide_bar()) as bar:
         if workers <= 1:
             for chunk in chunks:
                 yield function(chunk)
@@ -44,13 +46,23 @@ def run_chunks(
         pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
         try:
             futures = {pool.submit(function, chunk): len(chunk) for chunk in chunks}
+            started = multiprocessing.active_children()
             for future in as_completed(futures):
                 yield future.result()
                 bar.update(futures[future])
         except BrokenProcessPool:
-            raise RuntimeError(f"{description}: a worker process died, perhaps for lack of memory") from None
+            ended = {process.pid: process.exitcode for process in started}
+            dead = [f"{pid} ({_ending(code)})" for pid, code in ended.items() if code not in (None, 0, -signal.SIGTERM)]
+            raise RuntimeError(
+                f"{description}: worker process {', '.join(dead)} died, perhaps for lack of memory; start again with "
+                "fewer --num_workers"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _start_worker(parent: int) -> None:

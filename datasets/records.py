@@ -24,6 +24,8 @@ class Dataset:
     train: tuple[ImageRecord, ...]
     val: tuple[ImageRecord, ...]
     test: tuple[ImageRecord, ...]
+    annotation: Path | None = None
+    """the file that it was read from"""
 
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The records of ``train``, ``val`` or ``test``."""

@@ -1,16 +1,13 @@
 """Where weights come from: OpenAI's archives, plain state dicts, published run directories; all end in our key names.
 
-Archives are looked for on disk first and downloaded last. Only tensors are read: plain files go through
-``torch.load(weights_only=True)``, TorchScript archives through ``torch.jit.load``, and none of their code is called.
+Archives are looked for on disk first and downloaded last. Only tensors are read, and no code in a file is run.
 """
 
-import hashlib
 import logging
 import os
 import re
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.clip import CLIP, ClipSizes
+from model.torchscript import is_torchscript, torchscript_weights
 from utils.checkpoint import read_torch_file
+from utils.files import file_sha256
 from utils.options import opt
 
 log = logging.getLogger("descry")
@@ -95,6 +94,11 @@ def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:
     return replace(sizes, image_size=tuple(options.img_size), stride=stride)
 
 
+def weights_file(options: BackboneOptions) -> Path | None:
+    """The file that ``--pretrain_choice`` stands for; None for random weights."""
+    return None if options.pretrain_choice in RANDOM else find_weights(options.pretrain_choice)
+
+
 def find_weights(choice: str) -> Path:
     """The file behind ``--pretrain_choice``: ``model/clip_pretrain/``, then ``~/.cache/clip/``, then a download."""
     if choice not in ARCHIVES:
@@ -113,8 +117,7 @@ def find_weights(choice: str) -> Path:
 
 
 def _check(path: Path, digest: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != digest:
         raise ValueError(
             f"{path}: damaged or another file (sha256 {found[:16]}..., expected {digest[:16]}...); delete it and start "
@@ -147,19 +150,7 @@ def download(url: str, path: Path, digest: str) -> Path:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive or of a plain state dict (also one stored under ``model``), as they are."""
-    if _is_torchscript(path):
-        try:
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"{path}: damaged TorchScript archive ({str(error).splitlines()[0]})") from None
-    return state_dict_in(read_torch_file(path), path)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+    return torchscript_weights(path) if is_torchscript(path) else state_dict_in(read_torch_file(path), path)
 
 
 def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,11 @@ from tqdm import tqdm
 from processor.evaluate import Evaluation, Features
 from processor.journal import Journal, learning_rates
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
-from utils.distributed import Precision
+from utils.distributed import Precision, across_processes, is_main, largest, own_random_numbers, world_size
 from utils.history import Entry
-from utils.logger import metrics_table
+from utils.logger import hide_bar, metrics_table
 from utils.options import opt
+from utils.record import RunRecord
 
 log = logging.getLogger("descry")
 
@@ -61,6 +62,8 @@ class Progress:
     """steps done in it"""
     best: dict[str, float] = field(default_factory=dict)
     """metrics of best.pth, with its epoch"""
+    last: dict[str, float] = field(default_factory=dict)
+    """metrics of the last evaluation, with its epoch"""
     sums: dict[str, float] = field(default_factory=dict)
     """of this epoch's logged scalars"""
 
@@ -73,12 +76,21 @@ class Stopped(SystemExit):  # noqa: N818
     """Training was asked to stop by a signal and has saved its state; the code is 128 + the signal."""
 
 
+class _Interrupted(BaseException):
+    """A signal asked to stop, and what had to be finished first is."""
+
+
 class _Signals:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once.
+
+    Of several processes one may get the signal first, or alone: :meth:`agree` makes it the wish of all.
+    """
 
     def __init__(self) -> None:
         self.wanted: int | None = None
+        self._got: int | None = None
         self._old: dict[int, Any] = {}
+        self._idle = False
 
     def __enter__(self) -> "_Signals":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -86,9 +98,32 @@ class _Signals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = number
+        self._got = number
+        if world_size() == 1:
+            self.wanted = number
         signal.signal(number, self._old[number])
+        if self._idle:
+            raise _Interrupted
         log.warning("%s: saving after this step; once more to stop at once", signal.Signals(number).name)
+
+    def agree(self) -> None:
+        """Ask the other processes whether they got a signal; all must call it after the same step."""
+        self.wanted = largest(self._got or 0) or None
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Around work that changes nothing, as evaluation: a signal ends it at once, by :class:`_Interrupted`.
+
+        With several processes it goes on to its end: the others wait for this one's share.
+        """
+        self._idle = world_size() == 1
+        try:
+            if self.wanted is None:
+                yield
+        finally:
+            self._idle = False
+        if self.wanted is not None:  # also where the exception was lost, as it is inside a destructor
+            raise _Interrupted
 
     def __exit__(self, *exc: object) -> None:
         for number, old in self._old.items():
@@ -111,6 +146,7 @@ class Trainer:
         evaluate: Callable[[], Evaluation],
         precision: Precision,
         run_dir: Path,
+        record: RunRecord,
         report: Callable[[], Iterable[str]] = tuple,
         picture: Callable[[Features], Any] | None = None,
     ) -> None:
@@ -126,49 +162,77 @@ class Trainer:
             evaluate: gives the table rows and features of the validation split.
             precision: arithmetic of network layers.
             run_dir: existing folder for checkpoints, history, curves and TensorBoard events.
+            record: the run's run.json.
             report: gives further lines for the log after every epoch.
             picture: draws some retrievals, (height, width, 3) in RGB.
         """
         self.model, self.optimizer, self.loader = model, optimizer, loader
+        self.forward = across_processes(model)
         self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
         self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
-        self.report, self.picture = report, picture
+        self.record, self.report, self.picture = record, report, picture
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
         self.progress = Progress()
         self._pending: list[dict[str, Tensor]] = []
         self._flush_every = 1 if precision.device.type == "cpu" else 20
 
-    def resume(self, checkpoint: Mapping[str, Any]) -> None:
+    def resume(self, checkpoint: Any) -> None:
         """Continue from the content of a last.pth.
 
         Raises:
-            ValueError: the checkpoint lacks what a resumed run needs.
+            ValueError: the checkpoint lacks what a resumed run needs, or belongs to another run.
         """
-        missing = [key for key in ("model", "optimizer", "scaler", "progress", "random") if key not in checkpoint]
+        wanted = ("model", "optimizer", "scaler", "progress", "random")
+        missing = [key for key in wanted if not isinstance(checkpoint, Mapping) or key not in checkpoint]
         if missing:
             raise ValueError(f"--resume_ckpt_file: lacks {', '.join(missing)}; only a last.pth can be resumed")
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
-        self.progress = Progress(**checkpoint["progress"])
-        restore_random_states(checkpoint["random"])
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.scaler.load_state_dict(checkpoint["scaler"])
+            self.progress = Progress(**checkpoint["progress"])
+            restore_random_states(checkpoint["random"])
+            self._check_resumed()
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            reason = " ".join((str(error) or type(error).__name__).split())[:300]
+            raise ValueError(f"--resume_ckpt_file: does not fit this run ({reason})") from None
 
-    def run(self) -> dict[str, float]:
-        """Train to the last epoch and return the metrics of best.pth.
+    def _check_resumed(self) -> None:
+        epoch, step = self.progress.epoch, self.progress.step
+        if epoch < 1 or not 0 <= step <= self.loader.steps(epoch):
+            raise ValueError(f"it stands in epoch {epoch} after step {step} of {self.loader.steps(epoch)}")
+        if name := self._bad_weight():
+            raise ValueError(f"weight {name} is not finite")
+        for parameter, state in self.optimizer.state.items():  # which load_state_dict does not look at
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{key} of the optimiser has the shape {tuple(value.shape)}")
+
+    def run(self) -> Progress:
+        """Train to the last epoch.
+
+        Returns:
+            where the run stands then, with the metrics of best.pth and of the last epoch.
 
         Raises:
             NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
+        own_random_numbers()
         epoch, step = self.progress.epoch, self.progress.step
-        journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch))
+        journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch), silent=not is_main())
         with closing(journal), _Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
-                self._train_epoch(signals, journal)
-                self._finish_epoch(journal)
-                if signals.wanted is not None:
-                    raise Stopped(128 + signals.wanted)
-        return self.progress.best
+                try:
+                    self._train_epoch(signals, journal)
+                    self._finish_epoch(signals, journal)
+                except _Interrupted:
+                    self.save_last()
+                    where = self.progress.epoch, self.progress.step
+                    log.info("stopped in epoch %d after step %d; --resume continues", *where)
+                    raise Stopped(128 + signals.wanted) from None
+        self.record.write(best=self.progress.best, last=self.progress.last, finished=True)
+        return self.progress
 
     def _train_epoch(self, signals: _Signals, journal: Journal) -> None:
         epoch = self.progress.epoch
@@ -176,24 +240,23 @@ class Trainer:
         self.set_epoch(epoch)
         started, first = time.perf_counter(), self.progress.step
         batches = self.loader.epoch(epoch, skip=first)
-        with tqdm(
-            batches, desc=f"epoch {epoch}/{self.num_epoch}", total=self.loader.steps(epoch), initial=first, disable=None
-        ) as bar:
+        shown = f"epoch {epoch}/{self.num_epoch}"
+        with tqdm(batches, shown, self.loader.steps(epoch), initial=first, disable=hide_bar()) as bar:
             for batch in bar:
                 self.step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
                     self._log_step(journal, bar, (step - first) / (time.perf_counter() - started))
-                if signals.wanted is not None and step < self.loader.steps(epoch):
-                    self.save_last()
-                    log.info("stopped in epoch %d after step %d; last.pth is there to --resume", epoch, step)
-                    raise Stopped(128 + signals.wanted)
+                if not self._pending:  # asking the others waits for them, as fetching scalars does
+                    signals.agree()
+                if signals.wanted is not None:
+                    raise _Interrupted
                 if self.options.save_every and step % self.options.save_every == 0:
                     self.save_last()
 
     def step(self, batch: dict[str, Tensor]) -> None:
         """Forward, backward and update for one batch; the scalars stay on the device until they are logged."""
-        step, views = self.model(self.prepare(batch), self.progress.epoch, self.precision)
+        step, views = self.forward(self.prepare(batch), self.progress.epoch, self.precision)
         self.progress.step += 1
         self._pending.append(step.report)
         if len(self._pending) >= self._flush_every:
@@ -238,7 +301,7 @@ class Trainer:
         rates = learning_rates(self.optimizer.param_groups)
         journal.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
 
-    def _finish_epoch(self, journal: Journal) -> None:
+    def _finish_epoch(self, signals: _Signals, journal: Journal) -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
@@ -246,35 +309,44 @@ class Trainer:
             log.info("epoch %d, %s", epoch, line)
         improved = False
         if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
-            rows, features = self.evaluate()
+            with signals.breaking_off():
+                rows, features = self.evaluate()
             log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
             picture = partial(self.picture, features) if self.picture else None
             journal.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
+            progress.last = {**rows["t2i"], "epoch": epoch}
             improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
-            if improved:
-                progress.best = {**rows["t2i"], "epoch": epoch}
-        self.progress = Progress(epoch + 1, 0, progress.best, {})
         if improved:
+            if not progress.best and not (self.run_dir / "last.pth").exists():
+                self.save_last()  # a run with a best.pth can be resumed, whenever it is killed
+            progress.best = progress.last
             write_checkpoint(
                 self.run_dir / "best.pth",
                 {"model": self.model.state_dict(), "epoch": epoch, "metrics": progress.best},
             )
+        self.progress = Progress(epoch + 1, 0, progress.best, progress.last, {})
         self.save_last()
+        signals.agree()
+        if signals.wanted is not None:
+            raise Stopped(128 + signals.wanted)
 
     def _what_is_left(self) -> str:
         last = self.run_dir / "last.pth"
         return f"{last} holds the last good state" if last.exists() else "no checkpoint had been written yet"
 
+    def _bad_weight(self) -> str | None:
+        parameters = self.model.named_parameters()
+        return next((name for name, value in parameters if not torch.isfinite(value).all()), None)
+
     def _check_weights(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise NotFinite(
-                    f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; "
-                    f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
-                )
+        if name := self._bad_weight():
+            raise NotFinite(
+                f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; "
+                f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
+            )
 
     def save_last(self) -> None:
-        """Write last.pth, from which training continues."""
+        """Write last.pth, from which training continues, and keep the one before it."""
         self._flush()
         self._check_weights()
         write_checkpoint(
@@ -287,4 +359,6 @@ class Trainer:
                 "epoch": self.progress.epoch - 1,
                 "random": random_states(),
             },
+            keep=True,
         )
+        self.record.write(best=self.progress.best, last=self.progress.last)

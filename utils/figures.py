@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from utils.files import replacing
 from utils.history import Entry
 
 SIZE = (4.2, 2.9)
@@ -20,10 +21,9 @@ _FONT = 9
 
 
 def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """Write beside the target, then rename: whoever looks at a picture that is drawn anew never sees half of it."""
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=dpi)
-    part.replace(path)
+    """Write a file that may be there already; whoever looks at it never sees half of it."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
 
 
 def draw_cmc(share_K: Sequence[float]) -> Figure:

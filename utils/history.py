@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.files import replacing
+
 NAME = "history.jsonl"
 
 
@@ -72,7 +74,11 @@ class History:
             epoch: the epoch that comes next or goes on.
             step: steps done in it.
         """
-        kept = [entry for entry in read_history(self._run_dir) if (entry.epoch, entry.step) <= (epoch, step)]
-        part = self._run_dir / f".{NAME}.part"
-        part.write_text("".join(entry.line() for entry in kept), encoding="utf-8")
-        part.replace(self._run_dir / NAME)
+        kept = "".join(entry.line() for entry in read_history(self._run_dir) if _is_before(entry, epoch, step))
+        with replacing(self._run_dir / NAME) as file:
+            file.write(kept.encode())
+
+
+def _is_before(entry: Entry, epoch: int, step: int) -> bool:
+    """A state after the last step of an epoch does not know yet that the epoch has been evaluated."""
+    return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)

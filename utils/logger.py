@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.distributed import is_main
 from utils.terminal import YELLOW, paint
 
 
@@ -22,14 +24,29 @@ class _BesideProgressBars(logging.Handler):
         tqdm.write(paint(text, colour, stream) if colour else text, file=stream)
 
 
+class _LogFile(logging.FileHandler):
+    """Says once that it cannot be written, on a full disk for instance, and lets the program go on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging calls it)
+        if not self._said:
+            tqdm.write(f"{self.baseFilename}: lines are missing ({sys.exc_info()[1]})", file=sys.stderr)
+        self._said = True
+
+
 def setup_logger() -> logging.Logger:
-    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file."""
+    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file.
+
+    Only the main process speaks.
+    """
     logger = logging.getLogger("descry")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main() else logging.ERROR)
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of what a full disk left over
+            handler.close()
     terminal = _BesideProgressBars()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
@@ -38,9 +55,11 @@ def setup_logger() -> logging.Logger:
 
 
 def log_to(path: Path) -> None:
-    """Append to a file, from what was said since :func:`setup_logger` on."""
+    """Append to a file, from what was said since :func:`setup_logger` on; in the main process."""
+    if not is_main():
+        return
     logger = logging.getLogger("descry")
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for kept in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
         kept.setTarget(file)
@@ -49,12 +68,17 @@ def log_to(path: Path) -> None:
     logger.addHandler(file)
 
 
+def hide_bar() -> bool | None:
+    """What tqdm takes as ``disable``: no bar where there is no terminal, nor in any but the main process."""
+    return None if is_main() else True
+
+
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> PrettyTable:
-    """The field's table: one row per task (t2i, i2t), three decimals."""
-    table = PrettyTable(["task", *METRICS])
+def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str = "task") -> PrettyTable:
+    """The field's table, three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
+    table = PrettyTable([title, *METRICS])
     for task, metrics in rows.items():
         table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
     return table

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.logger import hide_bar
+
 CHUNK = 256
 """gallery entries that share one threshold per match (W)"""
 BLOCK_ELEMENTS = (1 << 27, 1 << 24)
@@ -358,7 +360,7 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
     block = _divide_up(queries, _divide_up(queries, block * threads) * threads)
     starts = iter(range(0, queries, block))  # shared: a thread that is done takes the next
 
-    bar = tqdm(total=queries, desc="ranking", unit="query", leave=False, disable=None, delay=1)
+    bar = tqdm(total=queries, desc="ranking", unit="query", leave=False, disable=hide_bar(), delay=1)
 
     @torch.no_grad()
     def run(_: int) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
+from utils.files import replacing
+
 
 def opt(default: Any, help: str, *, choices: Sequence[str] | None = None, aliases: Sequence[str] = ()) -> Any:  # noqa: A002
     """A dataclass field that is also a flag: ``lr: float = opt(1e-5, "learning rate")``."""
@@ -165,6 +167,10 @@ class Options:
             sources.append({**moved, **{key: item for key, item in source.items() if key != name}})
         return Options(self._groups, self._defaults, *sources, self.config_file)
 
+    def changed(self, **values: Any) -> "Options":
+        """The same flags with some given other values, by the program rather than by the user."""
+        return Options(self._groups, self._defaults, self._from_file, {**self._line, **values}, self.config_file)
+
     def given(self, name: str) -> bool:
         """Whether a flag came from the command line or from a file, rather than from its default."""
         return name in self._line or name in self._from_file
@@ -174,8 +180,9 @@ class Options:
         return {name: _plain(self._values[name]) for name in sorted(self._values)}
 
     def save(self, path: Path) -> None:
-        """Write ``configs.yaml``."""
-        path.write_text(yaml.safe_dump(self.flat(), sort_keys=True, allow_unicode=True), encoding="utf-8")
+        """Write ``configs.yaml``; half of one would be read as a file with fewer flags, so it is written whole."""
+        with replacing(path) as file:
+            file.write(yaml.safe_dump(self.flat(), sort_keys=True, allow_unicode=True).encode())
 
 
 def _plain(value: Any) -> Any:

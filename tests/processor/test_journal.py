@@ -30,7 +30,7 @@ def test_a_run_that_goes_back_leaves_one_line_of_events(tmp_path: Path):
 
     events = EventAccumulator(str(tmp_path)).Reload()
     found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in ("train/loss", "val/R1")}
-    assert found == {"train/loss": [(500, 9.0), (1000, 9.0), (1500, 7.0)], "val/R1": [(1000, 10.0), (2000, 25.0)]}
+    assert found == {"train/loss": [(375, 9.0), (875, 9.0), (1375, 7.0)], "val/R1": [(1000, 10.0), (2000, 25.0)]}
     assert {"train/itc_loss", "lr/1e-05", "val/mAP"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("retrieval")] == [1000]
     assert [entry.val["R1"] for entry in read_history(tmp_path) if entry.val] == [10.0, 25.0]

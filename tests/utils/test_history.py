@@ -26,7 +26,9 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path: Path):
     assert [entry.position for entry in read_history(tmp_path)] == [0.5, 1.0, 1.0, 1.5]
 
 
-@pytest.mark.parametrize(("place", "left"), [((1, 0), 0), ((1, 3), 1), ((2, 0), 3), ((2, 1), 3), ((2, 2), 4)])
+@pytest.mark.parametrize(
+    ("place", "left"), [((1, 0), 0), ((1, 3), 1), ((1, 4), 2), ((2, 0), 3), ((2, 1), 3), ((2, 2), 4)]
+)
 def test_going_back_drops_what_lies_beyond(tmp_path: Path, place: tuple[int, int], left: int):
     entries = written(tmp_path)
     History(tmp_path).cut(*place)

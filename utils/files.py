@@ -1,0 +1,83 @@
+"""Files that other files depend on: written so that a crash at any moment leaves a whole one."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once it is complete and on the disk.
+
+    Killed at any moment, this leaves ``path`` as it was or as it is to be.
+
+    Args:
+        path: what to replace.
+        keep: whether the file that was there stays, under the name that :func:`before` gives.
+
+    Raises:
+        OSError: it cannot be written; the file that was there is untouched.
+    """
+    part = path.with_name(f".{path.name}.part")  # the same name every time, so that a killed process leaves at most one
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep and path.exists():
+            _keep(path)
+        part.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        reason = _system_error(error) or first_line(error)
+        raise OSError(f"{path}: cannot be written ({reason}); the file that was there, if any, is untouched") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _system_error(error: BaseException | None) -> str | None:
+    """What the system said, where it is behind an error: torch.save reports a full disk as an error of its own."""
+    while error is not None and not getattr(error, "strerror", None):
+        error = error.__context__
+    return error and error.strerror
+
+
+def _keep(path: Path) -> None:
+    """Give the file a second name, so that there is no moment at which it has none."""
+    link = path.with_name(f".{path.name}.link")
+    link.unlink(missing_ok=True)
+    try:
+        link.hardlink_to(path)
+    except OSError:  # a file system without hard links: for a moment there is only the one before
+        link = path
+    link.replace(before(path))
+    link.unlink(missing_ok=True)  # renaming a file to another of its names does nothing
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk, where the system can: otherwise a power failure may undo it."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def before(path: Path) -> Path:
+    """Where :func:`replacing` keeps the file that it replaces: last.previous.pth beside last.pth."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file; a fraction of a second for weights."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, without what PyTorch adds for its own developers."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
