@@ -14,19 +14,17 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
-from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import LEAK, ParsingOptions
-from model.adapters.prompts import prompts_in
+from model.adapters.parsing import LEAK
 from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
-from model.published import has_published_parsing, our_names
-from model.weights import BackboneOptions, state_dict_in
+from model.restore import restore
+from model.weights import BackboneOptions
 from processor.evaluate import encode_split, table_rows
 from processor.rerank import rerank
 from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
-from utils.checkpoint import read_torch_file, write_checkpoint
+from utils.checkpoint import write_checkpoint
 from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, opt, parse
@@ -90,28 +88,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     checkpoint = test.checkpoint or run_dir / "best.pth"
-    saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
-    state, unknown = our_names(saved)
-    backbone, parsing = options.get(BackboneOptions), options.get(ParsingOptions)
-    if parsing.php_attention is None and has_published_parsing(saved):
-        parsing = replace(parsing, php_attention="batch")
-    model, unused = models.restore_encoder(state, backbone, str(checkpoint), options.get(LoRAOptions), parsing)
+    restored = restore(checkpoint, options.get)
+    model, unused = restored.model, restored.unused
     if test.rerank:
-        matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
+        matcher, used = restore_matcher(restored.state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
     log.info("testing %s on %s %s, %s", checkpoint, flags.dataset_name, test.test_split, device)
-    if unknown or unused:
+    if restored.unknown or unused:
         roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
-        log.info("not used in testing: %s", ", ".join([*roots, *unknown]))
+        log.info("not used in testing: %s", ", ".join([*roots, *restored.unknown]))
     if model.attends_over_batch:
         log.warning(LEAK)
-    flags = replace(flags, text_length=models.check_text(model.clip, flags.text_length, prompts_in(state)[0]))
+    flags = replace(flags, text_length=restored.text_length(flags.text_length))
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
     dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
     data.require_split(dataset, test.test_split, "--test_split")
-    image_flags = options.get(data.ImageOptions)
-    dataset, images = data.checked_images(dataset, backbone.img_size, flags, image_flags, (test.test_split,))
+    image_flags, size = options.get(data.ImageOptions), options.get(BackboneOptions).img_size
+    dataset, images = data.checked_images(dataset, size, flags, image_flags, (test.test_split,))
     pinned = device.type == "cuda"
     padded = bool(test.rerank) or model.reads_padding
     split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, padded, pinned)

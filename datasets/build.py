@@ -5,7 +5,6 @@ Shape letters: B batch, L text length, N pairs of the training split.
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from datasets.checks import ImageOptions, Images, prepare_images
 from datasets.deletion import WordDeletion
 from datasets.fields import IMAGE_FIELDS, AugmentOptions, Sample, producers_for, trim
 from datasets.images import ImageError
+from datasets.parallel import as_is, leave_ctrl_c_to_the_loop
 from datasets.records import Dataset, ImageRecord, counts
 from datasets.sampler import IdentitySampler, RandomSampler
 from datasets.tokenizer import shared_tokenizer
@@ -193,8 +193,8 @@ class TrainLoader:
             pairs,
             batch_sampler=self._sampler,
             num_workers=options.workers,
-            collate_fn=_as_is,
-            worker_init_fn=_leave_ctrl_c_to_the_loop,
+            collate_fn=as_is,
+            worker_init_fn=leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             persistent_workers=options.workers > 0,
             generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
@@ -236,20 +236,11 @@ class TrainLoader:
                 )
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
 def _good_batches(loader: DataLoader) -> Iterator[Any]:
     for batch in loader:
         if isinstance(batch, ImageError):
             raise batch
         yield batch
-
-
-def _leave_ctrl_c_to_the_loop(worker: int) -> None:
-    """A terminal sends Ctrl-C to the workers too; the loop needs them to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_batch(batch: dict[str, Tensor], device: torch.device, aliases: dict[str, str]) -> dict[str, Tensor]:
@@ -294,8 +285,8 @@ class ImageBatches:
             _GalleryImages(paths, images),
             batch_size=options.test_batch_size,
             num_workers=options.workers,
-            collate_fn=_as_is,
-            worker_init_fn=_leave_ctrl_c_to_the_loop,
+            collate_fn=as_is,
+            worker_init_fn=leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )

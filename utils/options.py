@@ -247,10 +247,12 @@ def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argp
 
 def _add_flag(section: Any, flag: Flag) -> None:
     names = [f"--{flag.name}", *(f"--{alias}" for alias in flag.aliases)]
+    if len(flag.name) == 1:
+        names.insert(0, f"-{flag.name}")
     text = flag.help.replace("%", "%%")
     if flag.choices:
         text += f" ({', '.join(flag.choices)})"
-    if flag.default not in (None, "", False, ()):
+    if flag.kind is not bool and flag.default not in (None, "", ()):
         text += f" [{_show(flag.default)}]"
     if flag.kind is bool:
         if flag.default:
