@@ -188,7 +188,7 @@ def test_a_signal_breaks_off_evaluation(
 
 
 def test_ctrl_c_while_the_program_is_still_being_imported():
-    for script in ("train.py", "test.py"):
+    for script in ("train.py", "test.py", "search.py"):
         command = [sys.executable, script, "--loss_names", "itc"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
@@ -204,7 +204,7 @@ def test_ctrl_c_while_images_are_cached(data_root: Path, tmp_path: Path):
     process, _ = start([*argv, "--num_workers", "2"], said, slow_images=True)
     while "decoding" not in (said.read_text() if said.exists() else ""):
         time.sleep(0.02)
-    time.sleep(0.3)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     process.join(20)
     assert process.exitcode == 130
@@ -229,11 +229,10 @@ def test_memory_does_not_grow_with_steps(data_root: Path, tmp_path: Path, monkey
     monkeypatch.setattr(processor.train.Trainer, "step", step)
     flags = [*SMALL, "--root_dir", str(data_root), "--loss_names", "itc", "--lora_r", "2", "--batch_size", "4"]
     flags += ["--precision", "fp32"]  # bfloat16 products keep a kernel for every shape that comes up
-    train_script.main([*flags, "--num_epoch", "25", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
-    assert len(seen) == 250
-    grown = seen[-1] - seen[100]
-    print("GROWN", grown, [seen[i] // 1000 for i in range(0, 250, 25)])
-    assert grown < 8e6, f"{grown / 1e6:.1f} MB in 150 steps, of which each has some 2 MB of activations"
+    train_script.main([*flags, "--num_epoch", "16", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
+    assert len(seen) == 160
+    grown = seen[-1] - seen[60]
+    assert grown < 8e6, f"{grown / 1e6:.1f} MB in 100 steps, of which each has some 2 MB of activations"
 
 
 def test_the_same_seed_gives_the_same_run(data_root: Path, tmp_path: Path):
