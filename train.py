@@ -7,6 +7,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,16 +28,25 @@ from model.losses.base import PairFeatures
 from model.published import our_names
 from model.weights import BackboneOptions, load_clip, state_dict_in, weights_file
 from processor.evaluate import encode_split, evaluate
+from processor.examples import Shown, draw_examples
 from processor.train import LoopOptions, Progress, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
 from utils.checkpoint import read_last, read_torch_file, set_seed
-from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.distributed import DeviceOptions, Precision, main_first, on_main, pick_device, pick_precision
 from utils.logger import log_to, metrics_table, setup_logger
 from utils.options import Options, parse
 from utils.record import RunRecord, facts_of
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, choose_run_dir, run_command
+from utils.run import (
+    PUBLISHED_WITHOUT_EFFECT,
+    RunOptions,
+    choose_run_dir,
+    interrupted_run,
+    make_run_dir,
+    run_command,
+)
 from utils.seeds import train_seeds
+from utils.terminal import NEXT
 
 log = logging.getLogger("descry")
 
@@ -59,12 +69,18 @@ class TrainingData(NamedTuple):
     pids: Tensor
     """identity of every training pair, for reports"""
     images: data.Images
+    shown: Shown
+    """the validation split as people see it"""
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
+    if started_before := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
+        return read_flags(
+            [*(sys.argv[1:] if argv is None else argv), "--resume", "--resume_ckpt_file", str(started_before)]
+        )
     options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
     return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
 
@@ -87,7 +103,8 @@ def load_data(options: Options, flags: data.DataOptions, precision: Precision) -
     records = dataset.split(flags.val_dataset)
     validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images)
+    shown = Shown(*data.captions_and_paths(records), images.picture)
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
 
 
 def load_finetune(model: models.Retriever, path: Path) -> None:
@@ -123,16 +140,17 @@ def train(options: Options) -> Progress:
     run, flags = options.get(RunOptions), options.get(data.DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
-    run_dir = choose_run_dir(run, flags.dataset_name)
+    run_dir = on_main(partial(choose_run_dir, run, flags.dataset_name))
     setup_logger()
     log.info("run directory: %s", run_dir)
     log.info("device %s, %s", device, str(precision.dtype).removeprefix("torch."))
     set_seed(flags.seed)
-    checkpoint = read_last(run.checkpoint) if run.resume else None
-    clip = load_clip(options.get(BackboneOptions))
-    room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
-    flags = replace(flags, text_length=room)
-    training = load_data(options, flags, precision)
+    with main_first():  # which may have to download weights, draw data or fill a cache
+        checkpoint = read_last(run.checkpoint) if run.resume else None
+        clip = load_clip(options.get(BackboneOptions))
+        room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
+        flags = replace(flags, text_length=room)
+        training = load_data(options, flags, precision)
     loss_names = options.get(models.LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
     model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
@@ -163,17 +181,17 @@ def train(options: Options) -> Progress:
         run_dir=run_dir,
         record=record_of(run_dir, options, training.dataset, precision),
         report=partial(model.epoch_report, training.pids),
+        picture=partial(draw_examples, split=training.validation, shown=training.shown),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)
-    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None)
+    on_main(partial(make_run_dir, run_dir, options))
     log_to(run_dir / "train_log.txt")
-    options.changed(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
     done = trainer.run()
     rows = {f"{name} (epoch {row['epoch']})": row for name, row in (("best", done.best), ("last", done.last))}
     log.info("t2i on %s\n%s", flags.val_dataset, metrics_table(rows, "epoch"))
-    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")
+    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml", extra=NEXT)
     return done
 
 
@@ -182,7 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = read_flags(argv)
     run = options.get(RunOptions)
     if run.seeds:
-        train_seeds(options, choose_run_dir(run, options.get(data.DataOptions).dataset_name), train)
+        folder = on_main(partial(choose_run_dir, run, options.get(data.DataOptions).dataset_name))
+        train_seeds(options, folder, train)
     else:
         train(options)
 

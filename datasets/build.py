@@ -29,6 +29,7 @@ from datasets.records import Dataset, ImageRecord, counts
 from datasets.sampler import IdentitySampler, RandomSampler
 from datasets.tokenizer import shared_tokenizer
 from datasets.transforms import apply, eval_view
+from utils.distributed import local_world_size, rank, world_size
 from utils.logger import counts_table
 from utils.options import opt
 
@@ -47,7 +48,7 @@ class DataOptions:
     dataset_name: str = opt("CUHK-PEDES", "data set; Mannequins is drawn on first use", choices=DATASETS)
     root_dir: Path = opt(Path("./data"), "folder that holds the data sets (for Custom: the data set itself)")
     val_dataset: str = opt("test", "split that chooses best.pth", choices=("test", "val"))
-    batch_size: int = opt(128, "pairs in a training batch")
+    batch_size: int = opt(128, "pairs in a training batch, over all processes")
     test_batch_size: int = opt(512, "images or captions encoded at once in evaluation")
     num_workers: int | None = opt(None, "processes that load images; default: one per core, at most 8")
     sampler: str = opt("random", "order of training pairs", choices=("random", "identity"))
@@ -67,7 +68,9 @@ class DataOptions:
     @property
     def workers(self) -> int:
         """Loader processes."""
-        return min(8, os.cpu_count() or 1) if self.num_workers is None else self.num_workers
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(8, max(1, (os.cpu_count() or 1) // local_world_size()))
 
 
 def read_dataset(options: DataOptions, drawing: mannequins.MannequinOptions) -> Dataset:
@@ -138,7 +141,13 @@ class TrainPairs(TorchDataset):
         return np.array([self.records[record].pid for record in self.record_N])
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> "dict[str, Tensor] | ImageError":
-        """A batch; an unreadable image comes back as a value, because a worker's exception would hide the message."""
+        """A batch; an unreadable image comes back as a value, because a worker's exception would hide the message.
+
+        Of no keys it has no rows: the share of a process in a last batch that is smaller than their number.
+        """
+        if not keys:
+            sample = self.__getitems__([(1, 0)])
+            return sample if isinstance(sample, ImageError) else {name: rows[:0] for name, rows in sample.items()}
         samples = [self._sample(epoch, index) for epoch, index in keys]
         rows = [
             {name: value for make in self.producers for name, value in make(sample, self.augment).items()}
@@ -185,10 +194,13 @@ class TrainLoader:
         """``several_ids``: losses that cannot use a batch of one identity."""
         self._pairs, self._pin_memory = pairs, pin_memory
         self._several_ids, self._pids = several_ids, pairs.pids if several_ids else np.empty(0, np.int64)
+        processes = {"rank": rank(), "world_size": world_size()}
         if options.sampler == "identity":
-            self._sampler = IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed)
+            self._sampler = IdentitySampler(
+                pairs.pids, options.batch_size, options.num_instance, options.seed, **processes
+            )
         else:
-            self._sampler = RandomSampler(len(pairs), options.batch_size, options.seed)
+            self._sampler = RandomSampler(len(pairs), options.batch_size, options.seed, **processes)
         self._loader = DataLoader(
             pairs,
             batch_sampler=self._sampler,
@@ -205,7 +217,8 @@ class TrainLoader:
         return self._sampler.num_batches(epoch)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        """The batches of an epoch, without the first ``skip``.
+        """This process's share of the batches of an epoch, without the first ``skip``, and beside it the field
+        ``share_bounds``: in which rows of the batch every process's share begins, and where the last one ends.
 
         Raises:
             ImageError: an image cannot be decoded; names the file.
@@ -214,6 +227,10 @@ class TrainLoader:
         self._sampler.set_epoch(epoch, skip)
         if self._several_ids:
             self._refuse_one_identity(epoch, skip)
+        for batch, bounds in zip(self._batches(), self._sampler.bounds(epoch, skip), strict=True):
+            yield batch | {"share_bounds": torch.tensor(bounds)}
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
         if not (self._pairs.with_images and self._pairs.images.cached):
             yield from _good_batches(self._loader)
             return
@@ -251,7 +268,8 @@ def prepare_batch(batch: dict[str, Tensor], device: torch.device, aliases: dict[
         device: where to.
         aliases: field name to the field whose tensor it shares.
     """
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    on_cpu = {"share_bounds"}  # read by the program, which would have to wait for a GPU
+    moved = {name: v if name in on_cpu else v.to(device, non_blocking=True) for name, v in batch.items()}
     pixels = moved.pop("pixels", None)
     for field in IMAGE_FIELDS:
         if field in moved:
@@ -277,13 +295,20 @@ class _GalleryImages(TorchDataset):
 
 
 class ImageBatches:
-    """uint8 pixels of the gallery, in order; can be iterated again for every evaluation."""
+    """uint8 pixels of the gallery, in order; can be iterated again for every evaluation.
+
+    Of several processes each gets every so many-th batch, whole: so that what a batch is made of, and with it the last
+    digit of a feature, does not depend on their number.
+    """
 
     def __init__(self, paths: Sequence[Path], images: Images, options: DataOptions, pin_memory: bool) -> None:
+        batches = torch.arange(len(paths)).split(options.test_batch_size)[rank() :: world_size()]
+        self.places = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
+        """gallery positions of the images that come"""
         self._pin_memory = pin_memory
         self._loader = DataLoader(
             _GalleryImages(paths, images),
-            batch_size=options.test_batch_size,
+            batch_sampler=[batch.tolist() for batch in batches],
             num_workers=options.workers,
             collate_fn=as_is,
             worker_init_fn=leave_ctrl_c_to_the_loop,
@@ -304,7 +329,10 @@ class ImageBatches:
 
 
 class EvalData(NamedTuple):
-    """A split to evaluate: queries are all captions, the gallery all images."""
+    """A split to evaluate: queries are all captions, the gallery all images.
+
+    Batches are those that this process encodes, identities those of the whole split.
+    """
 
     name: str
     image_batches: Iterable[Tensor]
@@ -312,6 +340,7 @@ class EvalData(NamedTuple):
     query_pids: Tensor
     gallery_pids: Tensor
     prepare: Callable[[Tensor], Tensor]
+    image_places: Tensor
 
 
 def eval_data(
@@ -329,14 +358,21 @@ def eval_data(
     for place in order_Q.split(options.test_batch_size):
         longest = tokens_QL.shape[1] if padded else int(length_Q[place].max())
         batches.append((place, tokens_QL[place, :longest].long()))
+    gallery = ImageBatches([record.path for record in records], images, options, pin_memory)
     return EvalData(
         name,
-        ImageBatches([record.path for record in records], images, options, pin_memory),
-        batches,
+        gallery,
+        batches[rank() :: world_size()],
         torch.tensor([record.pid for record in records for _ in record.captions]),
         torch.tensor([record.pid for record in records]),
         eval_view,
+        gallery.places,
     )
+
+
+def captions_and_paths(records: Sequence[ImageRecord]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """What :func:`eval_data` makes queries of, and the files of its gallery, each in its order."""
+    return tuple(text for record in records for text in record.captions), tuple(record.path for record in records)
 
 
 def checked_images(

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.logger import hide_bar
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -43,7 +45,7 @@ def run_chunks(
         Exception: whatever ``function`` raises.
     """
     workers = min(workers, len(chunks))
-    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=None) as bar:
+    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=hide_bar()) as bar:
         if workers <= 1:
             for chunk in chunks:
                 yield function(chunk)

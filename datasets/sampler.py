@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from utils.distributed import share_bounds
+
 
 class _BatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of one epoch after another; the two samplers below say which."""
@@ -35,15 +37,19 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
         """Batches in the whole of an epoch, whatever is skipped."""
         return len(self._order(epoch))
 
+    def bounds(self, epoch: int, skip: int = 0) -> list[list[int]]:
+        """Where the processes' shares of every batch begin, and where the last one ends; without ``skip`` batches."""
+        return [share_bounds(len(batch), self._world_size) for batch in self._order(epoch)[skip:]]
+
     def __len__(self) -> int:
         return max(0, self.num_batches(self._epoch) - self._skip)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self._epoch
         for batch in self._order(epoch)[self._skip :]:
-            start = len(batch) * self._rank // self._world_size
-            stop = len(batch) * (self._rank + 1) // self._world_size
-            yield [(epoch, index) for index in batch[start:stop].tolist()]
+            bounds = share_bounds(len(batch), self._world_size)
+            share = batch[bounds[self._rank] : bounds[self._rank + 1]]
+            yield [(epoch, index) for index in share.tolist()]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         if self._known is None or self._known[0] != epoch:

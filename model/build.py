@@ -19,6 +19,7 @@ from model.losses import HEADS
 from model.losses.base import LossHead, PairFeatures, Sizes
 from model.views import Views
 from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
+from utils.distributed import world_size
 from utils.options import opt
 
 PARTS: dict[str, type[nn.Module]] = {"cross_former": CrossFormer}
@@ -168,6 +169,8 @@ class Retriever(nn.Module):
             weighted.append(head.weight * term.loss)
             report[f"{name}_loss"] = weighted[-1].detach()
             report.update(term.metrics)
+        if self.parsing is not None and self.training:
+            self.parsing.count(views.routing)
         total = torch.stack(weighted).sum()
         return Step(total, {"loss": total.detach(), **report}), views
 
@@ -229,6 +232,11 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
     parsing = None
     if parses(loss_names, get(ParsingOptions)):
         parsing = Parsing(get(ParsingOptions), sizes.embed_dim)
+        if parsing.over_batch and world_size() > 1:
+            raise ValueError(
+                "--php_attention batch: attends over the batch, of which each process has only a share; train with "
+                "--php_attention tokens, or in one process"
+            )
         readers = [name for name in names if "parsing" in HEADS[name].adapters]
         if readers and parsing.efp is None:
             raise ValueError(

@@ -20,8 +20,9 @@ class Encoded(NamedTuple):
     """(B, L, D) every token in the joint space"""
     pooled: Tensor
     """(B, D) the feature used for retrieval, not normalised"""
-    balance: Tensor
-    """scalar, load-balance penalty of mixture-of-experts blocks; 0 without experts"""
+    routing: Tensor
+    """(N, 2, E) of the N blocks with E experts: summed over tokens, the probability of each expert and how often it was
+    chosen; 0 without experts"""
 
 
 @dataclass(frozen=True)

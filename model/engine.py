@@ -74,5 +74,5 @@ def in_parts(encode: Callable[[Tensor], Encoded], values_B: Tensor, parts: int) 
     again = partial(checkpoint, encode, use_reentrant=False)
     done = [again(part_B) for part_B in values_B.chunk(parts)]
     return Encoded(
-        torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].balance
+        torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].routing
     )

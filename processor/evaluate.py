@@ -3,14 +3,16 @@
 Shape letters: Q queries (captions), G gallery images, D embedding.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils.distributed import Precision
+from utils.collectives import gather_rows
+from utils.distributed import Precision, on_main, world_size
+from utils.logger import hide_bar
 from utils.metrics import retrieval_metrics
 
 
@@ -25,17 +27,19 @@ class DualEncoder(Protocol):
 
 
 class EvalSplit(NamedTuple):
-    """A split ready to be encoded."""
+    """A split ready to be encoded; of several processes each has some of the batches, and all the identities."""
 
     name: str
     image_batches: Iterable[Tensor]
-    """uint8 pixels (B, 3, height, width), gallery order"""
+    """uint8 pixels (B, 3, height, width)"""
     text_batches: Iterable[tuple[Tensor, Tensor]]
     """positions (B,) among the queries, token ids (B, L)"""
     query_pids: Tensor
     gallery_pids: Tensor
     prepare: Callable[[Tensor], Tensor]
     """uint8 pixels to what the image tower takes"""
+    image_places: Tensor
+    """positions in the gallery of what ``image_batches`` holds, in its order"""
 
 
 class Features(NamedTuple):
@@ -45,37 +49,63 @@ class Features(NamedTuple):
     image_GD: Tensor
 
 
+class Evaluation(NamedTuple):
+    """What evaluating a split gives."""
+
+    rows: dict[str, dict[str, float]]
+    """``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request"""
+    features: Features
+
+
 @torch.inference_mode()
 def encode_split(model: torch.nn.Module, split: EvalSplit, precision: Precision) -> Features:
-    """Features of all captions and images of a split, float32, not normalised."""
+    """Features of all captions and images of a split, float32, not normalised; in every process."""
     was_training = model.training
     model.eval()
     device = precision.device
     images, texts, places = [], [], []
-    for pixels in tqdm(split.image_batches, desc=f"{split.name} images", leave=False, disable=None):
+    for pixels in tqdm(split.image_batches, desc=f"{split.name} images", leave=False, disable=hide_bar()):
         with precision():
             images.append(model.encode_image(split.prepare(pixels.to(device, non_blocking=True))).pooled.float())
-    for place, ids in tqdm(split.text_batches, desc=f"{split.name} captions", leave=False, disable=None):
+    for place, ids in tqdm(split.text_batches, desc=f"{split.name} captions", leave=False, disable=hide_bar()):
         with precision():
             texts.append(model.encode_text(ids.to(device, non_blocking=True)).pooled.float())
         places.append(place)
     model.train(was_training)
-    text_QD = torch.cat(texts)
-    order_Q = torch.cat(places).to(device)
-    return Features(torch.empty_like(text_QD).index_copy_(0, order_Q, text_QD), torch.cat(images))
+    text_Q = torch.cat(places) if places else torch.empty(0, dtype=torch.int64)
+    return Features(_in_order(texts, text_Q, device), _in_order(images, split.image_places, device))
+
+
+def _in_order(parts: Sequence[Tensor], places: Tensor, device: torch.device) -> Tensor:
+    """The features of all processes, (N, D), each where it belongs.
+
+    Args:
+        parts: batches of this process, (B, D) each; none where there are more processes than batches.
+        places: where their rows belong.
+    """
+    sizes = gather_rows(torch.tensor([[len(places), parts[0].shape[1] if parts else 0]]), (1,) * world_size())
+    rows, (_, width) = sizes[:, 0].tolist(), sizes.amax(dim=0).tolist()
+    own_ND = torch.cat([torch.empty(0, width, device=device), *parts])
+    feature_ND = gather_rows(own_ND, rows)
+    return torch.empty_like(feature_ND).index_copy_(0, gather_rows(places.to(device), rows), feature_ND)
 
 
 def evaluate(
     model: torch.nn.Module, split: EvalSplit, precision: Precision, i2t: bool = False, allow_unmatched: bool = False
-) -> dict[str, dict[str, float]]:
-    """Tables rows: ``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request."""
-    return table_rows(encode_split(model, split, precision), split, i2t, allow_unmatched)
+) -> Evaluation:
+    """Encode a split and rank it."""
+    features = encode_split(model, split, precision)
+    return Evaluation(table_rows(features, split, i2t, allow_unmatched), features)
 
 
 def table_rows(
     features: Features, split: EvalSplit, i2t: bool = False, allow_unmatched: bool = False
 ) -> dict[str, dict[str, float]]:
-    """What :func:`evaluate` gives, of features that are at hand already."""
+    """The rows of an :class:`Evaluation`, of features that are at hand already; ranked in the main process."""
+    return on_main(lambda: _rank(features, split, i2t, allow_unmatched))
+
+
+def _rank(features: Features, split: EvalSplit, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
     device = features.text_QD.device
     query_pids, gallery_pids = split.query_pids.to(device), split.gallery_pids.to(device)
     rows = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.distributed import on_main
 from utils.files import before, first_line, replacing
 
 log = logging.getLogger("descry")
@@ -84,13 +85,17 @@ def read_last(path: Path) -> Any | None:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], keep: bool = False) -> None:
-    """Write a checkpoint through :func:`replacing`.
+    """Write a checkpoint through :func:`replacing`. The main process does so, the others wait for it.
 
     Raises:
         OSError: it cannot be written, on a full disk for instance; the file that was there is untouched.
     """
-    with replacing(path, keep) as file:
-        torch.save(dict(content), file)
+
+    def write() -> None:
+        with replacing(path, keep) as file:
+            torch.save(dict(content), file)
+
+    on_main(write)
 
 
 def set_seed(seed: int) -> None:

@@ -1,15 +1,150 @@
-"""Where the work runs: the device, and how many processes share it."""
+"""Where the work runs: the processes that share it, the device of each, and its precision."""
 
 import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from utils.options import opt
 
 log = logging.getLogger("descry")
+
+Result = TypeVar("Result")
+
+PATIENCE = timedelta(minutes=60)
+"""how long a process waits for the others: the main one may be drawing a data set or filling a cache"""
+
+
+def join_processes() -> None:
+    """Join the processes that torchrun started beside this one, if it was started so.
+
+    Messages go by NCCL between GPUs and by gloo between CPUs, whatever device is chosen later.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        return
+    store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # After a restart torchrun's store still holds the addresses of processes that are dead.
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
+
+
+def leave_processes() -> None:
+    """Undo :func:`join_processes`, at the end of work that went well."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0 on."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work on one batch."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_world_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that logs, and writes files; True where there is only one."""
+    return rank() == 0
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Run the block in the main process first, then in the others, which find what it left on the disk.
+
+    Raises:
+        SystemExit: in the others, where it failed in the main process (which raises its own error).
+    """
+    if not is_main():
+        _hear_from_main()
+    try:
+        yield
+    except BaseException:
+        if is_main():
+            _tell(None, failed=True)
+        raise
+    if is_main():
+        _tell(None)
+
+
+def on_main(function: Callable[[], Result]) -> Result:
+    """What ``function`` returns in the main process; the others wait and get a copy.
+
+    Raises:
+        SystemExit: in the others, where it failed in the main process (which raises its own error).
+    """
+    if not is_main():
+        return _hear_from_main()
+    try:
+        result = function()
+    except BaseException:
+        _tell(None, failed=True)
+        raise
+    _tell(result)
+    return result
+
+
+def _tell(result: object, failed: bool = False) -> None:
+    if world_size() > 1:
+        dist.broadcast_object_list([result, failed])
+
+
+def _hear_from_main() -> object:
+    heard: list = [None, None]
+    dist.broadcast_object_list(heard)
+    result, failed = heard
+    if failed:
+        raise SystemExit(2)
+    return result
+
+
+def largest(value: int) -> int:
+    """The largest of the numbers that all processes give; all must call it."""
+    if world_size() == 1:
+        return value
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def across_processes(model: nn.Module) -> nn.Module:
+    """What to call in place of a model in training, so that its gradients are means over all processes.
+
+    All start from the main process's weights and buffers. Buffers (memory banks) then stay alike because all processes
+    make the same updates. Parameters that a step does not use must be the same ones in every step.
+    """
+    if not dist.is_initialized():
+        return model
+    return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+
+
+def share_bounds(total: int, parts: int) -> list[int]:
+    """Where the shares of ``parts`` processes in ``total`` rows begin, and where the last one ends.
+
+    Shares follow each other in the order of ranks and differ by at most one row; they can be empty.
+    """
+    return [total * part // parts for part in range(parts + 1)]
+
+
+def own_random_numbers() -> None:
+    """Let every process but the main one draw numbers of its own (dropout), derived from a state that all share."""
+    if not is_main():
+        torch.manual_seed(int(torch.randint(2**62, ())) + rank())
 
 
 @dataclass(frozen=True)
@@ -29,6 +164,8 @@ def pick_device(options: DeviceOptions) -> torch.device:
     Raises:
         ValueError: names the flag when there is no such device.
     """
+    if dist.is_initialized():
+        return _own_device(options)
     if options.device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -43,6 +180,25 @@ def pick_device(options: DeviceOptions) -> torch.device:
         raise ValueError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def _own_device(options: DeviceOptions) -> torch.device:
+    """The GPU that belongs to this process, or the CPU that all share."""
+    gpus = torch.cuda.device_count()
+    if options.device == "cpu" or (options.device == "auto" and not gpus):
+        return torch.device("cpu")
+    if options.device not in ("auto", "cuda"):
+        raise ValueError(
+            f"--device {options.device}: torchrun gives every process a GPU of its own; leave the flag out, or use cpu"
+        )
+    if local_world_size() > gpus:
+        raise ValueError(
+            f"torchrun --nproc_per_node {local_world_size()}: this machine has {gpus} GPU(s); start one process for "
+            "each, or use --device cpu"
+        )
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
     return device
 
 

@@ -12,10 +12,16 @@ from prettytable import PrettyTable
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.distributed import is_main
+from utils.terminal import YELLOW, paint
+
 
 class _BesideProgressBars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+        warning = record.levelno >= logging.WARNING
+        stream, text = sys.stderr if warning else sys.stdout, self.format(record)
+        colour = YELLOW if warning else getattr(record, "colour", None)
+        tqdm.write(paint(text, colour, stream) if colour else text, file=stream)
 
 
 class _LogFile(logging.FileHandler):
@@ -30,9 +36,12 @@ class _LogFile(logging.FileHandler):
 
 
 def setup_logger() -> logging.Logger:
-    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file."""
+    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file.
+
+    Only the main process speaks.
+    """
     logger = logging.getLogger("descry")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main() else logging.ERROR)
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -46,7 +55,9 @@ def setup_logger() -> logging.Logger:
 
 
 def log_to(path: Path) -> None:
-    """Append to a file, from what was said since :func:`setup_logger` on."""
+    """Append to a file, from what was said since :func:`setup_logger` on; in the main process."""
+    if not is_main():
+        return
     logger = logging.getLogger("descry")
     file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -55,6 +66,11 @@ def log_to(path: Path) -> None:
         kept.flush()
         logger.removeHandler(kept)
     logger.addHandler(file)
+
+
+def hide_bar() -> bool | None:
+    """What tqdm takes as ``disable``: no bar where there is no terminal, nor in any but the main process."""
+    return None if is_main() else True
 
 
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")

@@ -151,18 +151,20 @@ class Options:
         """An instance of one option dataclass, filled from the flags."""
         return self._filled[group]
 
-    def over(self, saved: Path, ignored: Collection[str]) -> "Options":
+    def over(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
         """The same command line over the flags of a saved run (instead of over ``--config_file``).
 
         Args:
             saved: the run's ``configs.yaml``.
-            ignored: published flags without effect.
+            ignored: keys of it that have no effect.
+            lenient: leave out, and log, other keys that no flag has.
 
         Raises:
             ValueError: names the file and the flag.
         """
         flags = {flag.name: flag for group in self._groups for flag in flags_of(group)}
-        return Options(self._groups, self._defaults, read_config(saved, flags, ignored), self._line, saved)
+        from_file = read_config(saved, flags, ignored, lenient)
+        return Options(self._groups, self._defaults, from_file, self._line, saved)
 
     def moved(self, name: str, to: str) -> "Options":
         """The same flags with the value given for one moved to another, where that one is not given beside it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from utils.distributed import on_main, world_size
 from utils.files import file_sha256, replacing
 
 log = logging.getLogger("descry")
@@ -39,7 +40,13 @@ class RunRecord:
             log.warning("resumed with other code than before (%s, now %s)", earlier.get("version"), facts["version"])
 
     def write(self, *, best: Mapping[str, float], last: Mapping[str, float], finished: bool = False) -> None:
-        """Write the file as things stand; ``best`` and ``last`` are metrics with their epoch, or empty."""
+        """Write the file as things stand; ``best`` and ``last`` are metrics with their epoch, or empty.
+
+        The main process does so, the others wait for it.
+        """
+        on_main(lambda: self._write(best, last, finished))
+
+    def _write(self, best: Mapping[str, float], last: Mapping[str, float], finished: bool) -> None:
         content = {
             **self._content,
             "finished": _now() if finished else None,
@@ -75,7 +82,7 @@ def facts_of(
         "libraries": {"python": platform.python_version(), **_versions()},
         "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
         "precision": str(precision).removeprefix("torch."),
-        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "processes": world_size(),
         "command": list(sys.argv),
         "flags": dict(flags),
         "losses": flags["loss_names"],

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from utils.options import opt
+from utils.distributed import join_processes, leave_processes, rank
+from utils.options import Options, opt
+from utils.terminal import RED, paint
+
+LAUNCH = "torchrun.txt"
+"""in a run directory: which torchrun started the run"""
 
 PUBLISHED_WITHOUT_EFFECT = {
     "local_rank": "the launcher's environment says it",
@@ -95,16 +100,52 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
     return folder
 
 
+def make_run_dir(run_dir: Path, options: Options) -> None:
+    """Make the run directory, and note in it all flags and which torchrun started the run, if one did."""
+    run = options.get(RunOptions)
+    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None or bool(run.seeds))
+    options.changed(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
+    if launch := _launch():
+        (run_dir / LAUNCH).write_text(launch, encoding="utf-8")
+
+
+def interrupted_run(run: RunOptions, dataset_name: str) -> Path | None:
+    """The run directory to go on in where torchrun starts its processes again, because one of them died.
+
+    None in a first start, where the run had not come to making its directory, and where the command line says what to
+    resume.
+    """
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or run.resume:
+        return None
+    folders = [run.run_dir] if run.run_dir else (run.output_dir / dataset_name).glob("*")
+    notes = [folder / LAUNCH for folder in folders]
+    own = [note for note in notes if note.is_file() and note.read_text(encoding="utf-8") == _launch()]
+    return max(own, key=lambda note: note.stat().st_mtime).parent if own else None
+
+
+def _launch() -> str:
+    """What the starts and restarts of one torchrun have in common, and no other torchrun has; "" without torchrun."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"none of process {os.getppid()}" if run_id == "none" else run_id  # none: several nodes without --rdzv_id
+
+
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Run a script's main function; an error that a user can mend ends in one line and exit code 2."""
+    """Run a script's main function, with the processes that torchrun started beside this one.
+
+    An error that a user can mend ends in one line and exit code 2.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the scripts' first lines leave it so
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        join_processes()
         main(argv)
+        leave_processes()
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {_in_our_words(error)}", file=sys.stderr)
+        where = f" (process {rank()})" if rank() else ""
+        line = f"{Path(sys.argv[0]).name}: error{where}: {_in_our_words(error)}"
+        print(paint(line, RED, sys.stderr), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

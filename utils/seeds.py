@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from utils.distributed import on_main
 from utils.files import replacing
 from utils.logger import METRICS, metrics_table
 from utils.options import Options
 from utils.record import read_record
-from utils.run import RunOptions
+from utils.run import RunOptions, make_run_dir
 
 log = logging.getLogger("descry")
 
@@ -36,8 +37,7 @@ def train_seeds(options: Options, folder: Path, train: Callable[[Options], Outco
         train: trains once from flags, in the directory that they name.
     """
     results: dict[int, dict[str, Metrics]] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    options.changed(resume=False, resume_ckpt_file="").save(folder / "configs.yaml")
+    on_main(lambda: make_run_dir(folder, options))
     for seed in options.get(RunOptions).seeds:
         place = folder / f"seed_{seed}"
         results[seed] = _finished(place, options.flat()["num_epoch"])
@@ -46,10 +46,14 @@ def train_seeds(options: Options, folder: Path, train: Callable[[Options], Outco
             results[seed] = {"best": outcome.best, "last": outcome.last}
     summary = {"seeds": results, **mean_and_std(results)}
     table = metrics_table(_rows(summary), f"t2i, {len(results)} seeds").get_string()
-    for name, text in (("seeds.json", json.dumps(summary, indent=1)), ("seeds.txt", table)):
+    on_main(lambda: _write(folder, {"seeds.json": json.dumps(summary, indent=1), "seeds.txt": table}))
+    log.info("%s\nin %s", table, folder / "seeds.txt")
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
         with replacing(folder / name) as file:
             file.write(f"{text}\n".encode())
-    log.info("%s\nin %s", table, folder / "seeds.txt")
 
 
 def _finished(place: Path, num_epoch: int) -> dict[str, Metrics]:

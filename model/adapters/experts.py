@@ -16,10 +16,8 @@ class Routed(NamedTuple):
 
     out: Tensor
     """(..., D), the shape of the input"""
-    balance: Tensor
-    """scalar, load-balance penalty; K / E when all experts are used alike"""
-    counts_E: Tensor
-    """int64, tokens that chose each expert"""
+    routing_2E: Tensor
+    """summed over tokens: the probability of each expert, and how often it was chosen"""
 
 
 class Stacked(nn.Module):
@@ -69,17 +67,22 @@ class Experts(nn.Module):
         return self.dropout(gated_TER.flatten(1) @ up_FD + gate_TE @ self.up.bias)
 
 
-def load_balance(logits_TE: Tensor, chosen_TE: Tensor) -> Tensor:
-    """Load-balance penalty of one routing decision (Fedus et al., JMLR 2022, eq. 4-6, for K choices per token).
+def load_balance(routing_N2E: Tensor) -> Tensor:
+    """Load-balance penalty of N routing decisions (Fedus et al., JMLR 2022, eq. 4-6, for K choices per token).
+
+    It is not linear in the tokens: those of a batch in several parts count together once :class:`Routed`'s sums are
+    added up.
 
     Args:
-        logits_TE: routing logits.
-        chosen_TE: 1.0 where a token goes to an expert, K per row.
+        routing_N2E: summed over tokens, the probability of each expert and how often it was chosen.
 
     Returns:
-        scalar, sum over experts of mean probability times share of tokens.
+        scalar, sum over decisions and experts of mean probability times share of tokens; K / E for each decision that
+        uses all experts alike.
     """
-    return (logits_TE.softmax(dim=1).mean(dim=0) * chosen_TE.mean(dim=0)).sum()
+    probability_NE, choices_NE = routing_N2E.unbind(dim=1)
+    tokens_N1 = probability_NE.detach().sum(dim=1, keepdim=True)
+    return (probability_NE / tokens_N1 * (choices_NE / tokens_N1)).sum()
 
 
 class MixtureOfExperts(nn.Module):
@@ -116,12 +119,9 @@ class MixtureOfExperts(nn.Module):
         value_TK, expert_TK = logits_TE.topk(self.topk, dim=1)
         gate_TE = torch.zeros_like(logits_TE).scatter(1, expert_TK, value_TK.softmax(dim=1))
         chosen_TE = torch.zeros_like(logits_TE).scatter(1, expert_TK, 1.0)
-        counts_E = chosen_TE.sum(dim=0).long()
-        if self.training:
-            self.expert_count += counts_E
         # the experts' residual connections add x once, because the gates of a token sum to 1
         out_TD = x_TD + self.experts(x_TD, gate_TE)
-        return Routed(out_TD.view_as(x), load_balance(logits_TE, chosen_TE), counts_E)
+        return Routed(out_TD.view_as(x), torch.stack([logits_TE.softmax(dim=1).sum(dim=0), chosen_TE.sum(dim=0)]))
 
     def route(self, x_TD: Tensor, task_D: Tensor) -> Tensor:
         """Routing logits (T, E), outside autocast: half precision would make near ties depend on the batch."""

@@ -4,7 +4,7 @@ CRFM gathers tokens into a few learnable parts; EFP refines them with mixtures o
 Shape letters: B batch, L tokens, P parts, D embedding, E experts, N blocks, M modalities (image, text).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from model.adapters.experts import MixtureOfExperts, Routed
 from model.clip import MLP, Attention, Encoded
+from utils.collectives import all_sum
 from utils.options import opt
 
 VARIANTS = {"base": (), "crfm": ("crfm",), "efp": ("efp",), "full": ("crfm", "efp")}
@@ -113,14 +114,13 @@ class EFP(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(ExpertBlock(width, options, over_batch) for _ in range(options.moe_layers))
 
-    def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, L, D) to tokens of the same shape, the summed load-balance penalty, and counts (N, E)."""
-        balance, counts = x_BLD.new_zeros((), dtype=torch.float32), []
+    def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, D) to tokens of the same shape, and the routing (N, 2, E) of all blocks."""
+        routing = []
         for block in self.resblocks:
-            x_BLD, block_balance, counts_E = block(x_BLD)
-            balance = balance + block_balance
-            counts.append(counts_E)
-        return x_BLD, balance, torch.stack(counts)
+            x_BLD, routing_2E = block(x_BLD)
+            routing.append(routing_2E)
+        return x_BLD, torch.stack(routing)
 
 
 class Parsing(nn.Module):
@@ -159,7 +159,7 @@ class Parsing(nn.Module):
         return bool(self.stages)
 
     def forward(self, encoded: Encoded, modality: str) -> Encoded:
-        """A tower's output with the parts' summary added to the pooled feature, and the load-balance penalty.
+        """A tower's output with the parts' summary added to the pooled feature, and the routing of its tokens.
 
         Args:
             encoded: all text tokens, padding included, or image tokens with the class token first.
@@ -169,17 +169,27 @@ class Parsing(nn.Module):
         if self.crfm is not None:
             x_BLD = self.crfm(x_BLD)
         if self.efp is not None:
-            x_BLD, balance, counts_NE = self.efp(x_BLD)
-            encoded = encoded._replace(balance=encoded.balance + balance)
+            x_BLD, routing_N2E = self.efp(x_BLD)
+            encoded = encoded._replace(routing=routing_N2E)
             if not self.training:
-                self.used_MNE[MODALITIES.index(modality)] += counts_NE
+                self.used_MNE[MODALITIES.index(modality)] += routing_N2E[:, 1].long()
         return encoded._replace(pooled=encoded.pooled + x_BLD.mean(dim=1)) if self.stages else encoded
 
+    def count(self, routing: Sequence[Tensor]) -> None:
+        """Add the routing (N, 2, E) of training batches to the number of tokens that each expert has seen."""
+        if self.efp is not None:
+            for routing_N2E in routing:
+                for block, choices_E in zip(self.efp.resblocks, routing_N2E[:, 1].long(), strict=True):
+                    block.moe.expert_count += choices_E
+
     def expert_use(self) -> dict[str, Tensor]:
-        """Counts (N, E) of the tokens that chose each expert: per modality in evaluation, and in training if known."""
+        """Counts (N, E) of the tokens that chose each expert: per modality in evaluation, and in training if known.
+
+        All processes must call it: each has counted what it has encoded.
+        """
         if self.efp is None:
             return {}
-        use = dict(zip(MODALITIES, self.used_MNE, strict=True))
+        use = dict(zip(MODALITIES, all_sum(self.used_MNE), strict=True))
         trained_NE = torch.stack([block.moe.expert_count for block in self.efp.resblocks])
         return {**use, "training": trained_NE} if trained_NE.any() else use
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from model.adapters.experts import load_balance
 from model.losses.base import LossHead, LossTerm
 from model.views import Views
 from utils.options import opt
@@ -23,4 +24,4 @@ class Aux(LossHead):
 
     def forward(self, views: Views) -> LossTerm:
         """One scalar without unit."""
-        return LossTerm(views.image().balance + views.text().balance, {})
+        return LossTerm(load_balance(views.image().routing) + load_balance(views.text().routing), {})

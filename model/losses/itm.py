@@ -1,6 +1,7 @@
 """Image-text matching on hard negatives, with an intra-modal contrastive term: ICLF's loss.
 
-Shape letters: B batch, D embedding, L text positions, M image tokens, P pairs that the cross former looks at (3 B).
+Shape letters: B batch, D embedding, L text positions, M image tokens, P pairs that the cross former looks at (3 for
+each of this process's share of the batch).
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from model.cross import CrossFormer
 from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity
 from model.losses.identity import accuracy
 from model.views import Views
+from utils.collectives import from_main
 from utils.options import opt
 
 START_TEMPERATURE = 0.07
@@ -47,14 +49,14 @@ def hard_negative_weights(logits_BB: Tensor, same_BB: Tensor) -> Tensor:
 
 
 def draw_negatives(weights_BB: Tensor) -> Tensor:
-    """One column per row, (B,), with a probability in proportion to its weight.
+    """One column per row, (B,), with a probability in proportion to its weight; the same in all processes.
 
     Rows that cannot be drawn from (all 0, or NaN once a run diverges) draw any column: on a GPU torch.multinomial would
     otherwise end the process without a word on the cause. Such rows make the loss NaN, which the training loop reports.
     """
     total_B1 = weights_BB.sum(dim=1, keepdim=True)
     drawable_B1 = (total_B1 > 0) & total_B1.isfinite()
-    return torch.multinomial(torch.where(drawable_B1, weights_BB, 1.0), 1)[:, 0]
+    return from_main(torch.multinomial(torch.where(drawable_B1, weights_BB, 1.0), 1)[:, 0])
 
 
 def intra_modal_loss(feature_BD: Tensor, same_BB: Tensor, temperature: Tensor | float) -> Tensor:
@@ -133,16 +135,18 @@ class ITM(LossHead):
         image_for_text_B = draw_negatives(hard_negative_weights(logits_BB.T, same_BB))
         text_for_image_B = draw_negatives(hard_negative_weights(logits_BB, same_BB))
         # Positives, texts with negative images, negative texts with images: one call instead of three.
-        text_PLD = torch.cat([text.tokens, text.tokens, text.tokens[text_for_image_B]])
-        image_PMD = torch.cat([image.tokens, image.tokens[image_for_text_B], image.tokens])
+        negative_text = views.gather(text.tokens)[text_for_image_B[views.own]]
+        negative_image = views.gather(image.tokens)[image_for_text_B[views.own]]
+        text_PLD = torch.cat([text.tokens, text.tokens, negative_text])
+        image_PMD = torch.cat([image.tokens, negative_image, image.tokens])
         with views.precision():
             logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD)
-        target_P = torch.arange(len(logits_P2), device=logits_P2.device) < len(logits_BB)
-        matching = F.cross_entropy(logits_P2, target_P.long())
+        target_P = (torch.arange(len(logits_P2), device=logits_P2.device) < len(text.tokens)).long()
+        matching = views.mean(F.cross_entropy(logits_P2, target_P), len(target_P))
         intra = [intra_modal_loss(side.pooled, same_BB, temperature) for side in (image, text)]
         share = self.options.weight
         loss = share * matching + (1 - share) * (intra[0] + intra[1]) / 2
         loss = torch.where(same_BB.all(), torch.nan, loss)
         # A copy, because the log is read steps later.
-        metrics = {"itm_acc": accuracy(logits_P2, target_P.long()), "itm_temp": self.temp.detach().clone()}
-        return LossTerm(loss, metrics)
+        metrics = {"itm_acc": views.mean(accuracy(logits_P2, target_P), len(target_P))}
+        return LossTerm(loss, metrics | {"itm_temp": self.temp.detach().clone()})

@@ -1,6 +1,6 @@
 """Masked language modelling through the cross former: IRRA's implicit relation reasoning.
 
-Shape letters: B batch, L text positions, D embedding, M masked positions of the whole batch, V vocabulary.
+Shape letters: B batch, L text positions, D embedding, M masked positions of this process's share, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -51,11 +51,11 @@ class MLM(LossHead):
 
     def forward(self, views: Views) -> LossTerm:
         """Mean cross-entropy over masked positions, in nats, with the share of words guessed right."""
-        positions_M = views["mlm_positions"]
-        target_M = views["mlm_labels"].flatten()[positions_M]
+        positions_M = views.share("mlm_positions")
+        target_M = views.share("mlm_labels").flatten()[positions_M]
         with views.precision():
             tokens = views.text("mlm_ids").tokens, views.image().tokens
             hidden_MD = views.parts["cross_former"].at(*tokens, positions_M)
             logits_MV = self.fc(self.ln(self.gelu(self.dense(hidden_MD))))
-        loss = F.cross_entropy(logits_MV.float(), target_M)
-        return LossTerm(loss, {"mlm_acc": accuracy(logits_MV, target_M)})
+        loss = views.mean(F.cross_entropy(logits_MV.float(), target_M), len(target_M))
+        return LossTerm(loss, {"mlm_acc": views.mean(accuracy(logits_MV, target_M), len(target_M))})

@@ -56,8 +56,8 @@ def split():
     ids[:, 1] = captions
     order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
     texts = [(place, ids[place]) for place in order.split(11)]
-    gallery_pids = torch.arange(GALLERY) % IDENTITIES
-    return EvalSplit("test", images, texts, captions % IDENTITIES, gallery_pids, lambda pixels: pixels)
+    places = torch.arange(GALLERY)
+    return EvalSplit("test", images, texts, captions % IDENTITIES, places % IDENTITIES, lambda pixels: pixels, places)
 
 
 def test_who_knows_the_truth_reaches_100(split):
