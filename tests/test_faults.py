@@ -146,7 +146,7 @@ def test_a_log_that_cannot_be_written_says_so_once(tmp_path: Path, capsys):
 
 
 def test_a_dead_loader_process_is_named(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails):
-    killed, real = [], processor.train.Trainer._step
+    killed, real = [], processor.train.Trainer.step
 
     def step(trainer: object, batch: object) -> None:
         if trainer.progress.step == 2:
@@ -155,7 +155,7 @@ def test_a_dead_loader_process_is_named(data_root: Path, tmp_path: Path, monkeyp
             time.sleep(0.2)
         real(trainer, batch)
 
-    monkeypatch.setattr(processor.train.Trainer, "_step", step)
+    monkeypatch.setattr(processor.train.Trainer, "step", step)
     flags = [*SMALL, "--root_dir", data_root, "--loss_names", "itc", "--save_every", "1", "--run_dir", tmp_path / "run"]
     message = fails("train", *flags, "--num_workers", "2")
     assert f"a process that loads images died: pid {killed[0]} is killed by signal: Killed. " in message
@@ -220,13 +220,13 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process as Linux tells it")
 def test_memory_does_not_grow_with_steps(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen, real = [], processor.train.Trainer._step
+    seen, real = [], processor.train.Trainer.step
 
     def step(trainer: object, batch: object) -> None:
         real(trainer, batch)
         seen.append(resident_bytes())
 
-    monkeypatch.setattr(processor.train.Trainer, "_step", step)
+    monkeypatch.setattr(processor.train.Trainer, "step", step)
     flags = [*SMALL, "--root_dir", str(data_root), "--loss_names", "itc", "--lora_r", "2", "--batch_size", "4"]
     train_script.main([*flags, "--num_epoch", "25", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
     assert len(seen) == 250
