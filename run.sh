@@ -2,6 +2,8 @@
 # bash run.sh                   the demo: draw a data set, train on it, test, show the table
 # bash run.sh train ARGS...     train.py
 # bash run.sh test ARGS...      test.py
+# bash run.sh search ARGS...    search.py
+# bash run.sh ablation DIR LOSSES... -- ARGS...   train.py with each of the losses, then one table
 # bash run.sh check [ARGS...]   lint and all tests (ARGS go to pytest)
 # bash run.sh COMMAND ARGS...   any other command, in the same environment
 #
@@ -48,6 +50,8 @@ case "${1:-demo}" in
 demo) shift || true; demo "$@" ;;
 train) shift; exec python "$here/train.py" "$@" ;;
 test) shift; exec python "$here/test.py" "$@" ;;
+search) shift; exec python "$here/search.py" "$@" ;;
+ablation) shift; exec bash "$here/configs/ablation.sh" "$@" ;;
 check) shift; check "$@" ;;
 *) exec "$@" ;;
 esac

@@ -14,23 +14,30 @@ from pathlib import Path
 
 import datasets.build as data
 import model.build as models
-from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import LEAK, ParsingOptions
-from model.adapters.prompts import prompts_in
+from datasets.images import decode
+from datasets.records import Dataset, counts
+from datasets.targets import Target, labels, named_target, own_target
+from datasets.tokenizer import Tokenizer
+from model.adapters.parsing import LEAK
 from model.finetune import FinetuneOptions
 from model.matcher import restore_matcher
-from model.published import has_published_parsing, our_names
-from model.weights import BackboneOptions, state_dict_in
-from processor.evaluate import encode_split, table_rows
+from model.particulars import particulars
+from model.restore import Restored, restore
+from model.weights import BackboneOptions
+from processor.cross_domain import CrossDomain, CrossDomainOptions, CrossResult
+from processor.evaluate import Features, encode_split, table_rows
+from processor.examples import Shown
+from processor.report import ReportOptions, write_report
 from processor.rerank import rerank
 from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
-from utils.checkpoint import read_torch_file, write_checkpoint
-from utils.distributed import DeviceOptions, pick_device, pick_precision, world_size
+from utils.checkpoint import write_checkpoint
+from utils.distributed import DeviceOptions, is_main, pick_device, pick_precision, world_size
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
-from utils.options import Options, opt, parse
+from utils.options import Options, flags_of, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
+from utils.terminal import NEXT
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,17 @@ class TestOptions:
             raise ValueError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
 
 
-GROUPS = {"test": [TestOptions, DeviceOptions], **data.option_groups(), **models.option_groups()}
+GROUPS = {
+    "test": [TestOptions, DeviceOptions],
+    "report": [ReportOptions],
+    "cross-domain": [CrossDomainOptions],
+    **data.option_groups(),
+    **models.option_groups(),
+}
 """every flag of test.py, by section of --help"""
 TRAINING_ONLY = (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
+UNREAD = {*PUBLISHED_WITHOUT_EFFECT, *(flag.name for options in TRAINING_ONLY for flag in flags_of(options))}
+"""keys of a run's configs.yaml that mean nothing for testing"""
 
 log = logging.getLogger("descry")
 
@@ -77,53 +92,138 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     return parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Test from flags; see README."""
-    options = read_flags(argv)
+def load_split(
+    options: Options, restored: Restored, target: Target, padded: bool = False
+) -> tuple[Dataset, data.EvalData]:
+    """A data set as the run's model takes it, and the split of it to test on."""
+    test = options.get(TestOptions)
+    flags = target.flags(options.get(data.DataOptions))
+    flags = replace(flags, text_length=restored.text_length(flags.text_length))
+    dataset = data.read_dataset(flags, target.drawing)
+    data.require_split(dataset, test.test_split, "--test_split")
+    image_flags, size = options.get(data.ImageOptions), options.get(BackboneOptions).img_size
+    dataset, images = data.checked_images(dataset, size, flags, image_flags, (test.test_split,))
+    pinned = pick_device(options.get(DeviceOptions)).type == "cuda"
+    records, padded = dataset.split(test.test_split), padded or restored.model.reads_padding
+    return dataset, data.eval_data(test.test_split, records, images, flags, padded, pinned)
+
+
+def cross_domain(options: Options) -> None:
+    """Print R1 and mAP of every run of ``--cross_domain`` on every data set."""
+    test, cross, device_flags = options.get(TestOptions), options.get(CrossDomainOptions), options.get(DeviceOptions)
+    single = [name for name in ("checkpoint", "i2t", "export_merged", "rerank", "report") if options.given(name)]
+    for name in [*single, *(["config_file"] if options.config_file else [])]:
+        raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
+    precision = pick_precision(device_flags, device := pick_device(device_flags))
+    runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in cross.checked_runs()]
+    own = [own_target(run.get(data.DataOptions), run.get(data.mannequins.MannequinOptions)) for _, run in runs]
+    flags, drawing = options.get(data.DataOptions), options.get(data.mannequins.MannequinOptions)
+    targets = [named_target(name, flags, drawing) for name in cross.targets] or list(dict.fromkeys(own))
+    results = []
+    for (path, run), source in zip(runs, own, strict=True):
+        restored = restore(path / "best.pth", run.get)
+        model = restored.model.to(device)
+        if model.attends_over_batch:
+            log.warning(LEAK)
+        for target in targets:
+            log.info("testing %s on %s %s, %s", path, target.dataset_name, test.test_split, device)
+            _, split = load_split(run, restored, target)
+            row = table_rows(encode_split(model, split, precision), split, allow_unmatched=test.allow_unmatched)["t2i"]
+            results.append(CrossResult(path, source == target, row))
+    matrix = CrossDomain(tuple(labels(targets)), tuple(results))
+    log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
+    if cross.csv is not None and is_main():
+        cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
+        log.info("all numbers: %s", cross.csv)
+
+
+def report(
+    folder: Path,
+    options: Options,
+    restored: Restored,
+    dataset: Dataset,
+    split: data.EvalData,
+    features: Features,
+    rows: dict[str, dict[str, float]],
+) -> None:
+    """Write the page that ``--report`` asks for, with what is particular to the run's system."""
+    test, images = options.get(TestOptions), dataset.split(split.name)
+    facts = {
+        "run": str(options.config_file.parent),
+        "weights": str(test.checkpoint or "best.pth"),
+        "data set": f"{dataset.name} {split.name}",
+        "identities, images, captions": ", ".join(f"{number:,}" for number in counts(images)),
+        "losses": options.get(models.LossOptions).loss_names,
+    }
+    tokenizer = Tokenizer()
+    page = write_report(
+        folder,
+        options.get(ReportOptions),
+        features,
+        split,
+        Shown(*data.captions_and_paths(images), decode),
+        rows,
+        facts,
+        particulars(restored, options.get, dataset.train, lambda number: tokenizer.decode([number])),
+    )
+    log.info("open in a browser: %s", page, extra=NEXT)
+
+
+def test_run(options: Options) -> None:
+    """Test the run of ``--config_file``."""
     test, flags = options.get(TestOptions), options.get(data.DataOptions)
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
     run_dir = options.config_file.parent
-    setup_logger()
     if os.access(run_dir, os.W_OK):
         log_to(run_dir / "test_log.txt")
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     checkpoint = test.checkpoint or run_dir / "best.pth"
-    saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
-    state, unknown = our_names(saved)
-    backbone, parsing = options.get(BackboneOptions), options.get(ParsingOptions)
-    if parsing.php_attention is None and has_published_parsing(saved):
-        parsing = replace(parsing, php_attention="batch")
-    model, unused = models.restore_encoder(state, backbone, str(checkpoint), options.get(LoRAOptions), parsing)
-    if test.rerank and world_size() > 1:
-        raise ValueError(f"--rerank {test.rerank}: works in one process; leave torchrun out")
+    restored = restore(checkpoint, options.get)
+    model, unused = restored.model, restored.unused
+    asked = options.get(ReportOptions)
+    for name, given in (("rerank", test.rerank), ("report", asked.report)):
+        if given and world_size() > 1:
+            raise ValueError(f"--{name}: works in one process; leave torchrun out")
     if test.rerank:
-        matcher, used = restore_matcher(state, model.clip.sizes.embed_dim, str(checkpoint))
+        matcher, used = restore_matcher(restored.state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
     log.info("testing %s on %s %s, %s", checkpoint, flags.dataset_name, test.test_split, device)
-    if unknown or unused:
+    if restored.unknown or unused:
         roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
-        log.info("not used in testing: %s", ", ".join([*roots, *unknown]))
+        log.info("not used in testing: %s", ", ".join([*roots, *restored.unknown]))
     if model.attends_over_batch:
         log.warning(LEAK)
-    flags = replace(flags, text_length=models.check_text(model.clip, flags.text_length, prompts_in(state)[0]))
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
-    dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
-    data.require_split(dataset, test.test_split, "--test_split")
-    image_flags = options.get(data.ImageOptions)
-    dataset, images = data.checked_images(dataset, backbone.img_size, flags, image_flags, (test.test_split,))
-    pinned = device.type == "cuda"
-    padded = bool(test.rerank) or model.reads_padding
-    split = data.eval_data(test.test_split, dataset.split(test.test_split), images, flags, padded, pinned)
+    target = own_target(flags, options.get(data.mannequins.MannequinOptions))
+    dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
+    asked.require_queries(len(split.query_pids), split.name)
     features = encode_split(model.to(device), split, precision)
-    log.info("%s", metrics_table(table_rows(features, split, test.i2t, test.allow_unmatched)))
+    rows = table_rows(features, split, test.i2t, test.allow_unmatched)
+    log.info("%s", metrics_table(rows))
     if use := model.expert_use():
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use))
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
+        rows[f"t2i, first {test.rerank} reranked"] = row
+    if asked.report:
+        folder = asked.folder(run_dir, dataset.name, split.name)
+        report(folder, options, restored, dataset, split, features, rows)
+    else:
+        log.info("see what it gets wrong: python test.py --config_file %s --report", options.config_file, extra=NEXT)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test from flags; see README."""
+    options = read_flags(argv)
+    setup_logger()
+    if options.get(CrossDomainOptions).cross_domain:
+        cross_domain(options)
+    else:
+        test_run(options)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from model.losses.base import PairFeatures
 from model.published import our_names
 from model.weights import BackboneOptions, load_clip, state_dict_in, weights_file
 from processor.evaluate import encode_split, evaluate
+from processor.examples import Shown, draw_examples
 from processor.train import LoopOptions, Progress, Trainer
 from solver.build import SolverOptions, build_optimizer
 from solver.schedule import ScheduleOptions, set_epoch
@@ -45,6 +46,7 @@ from utils.run import (
     run_command,
 )
 from utils.seeds import train_seeds
+from utils.terminal import NEXT
 
 log = logging.getLogger("descry")
 
@@ -67,6 +69,8 @@ class TrainingData(NamedTuple):
     pids: Tensor
     """identity of every training pair, for reports"""
     images: data.Images
+    shown: Shown
+    """the validation split as people see it"""
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
@@ -98,7 +102,8 @@ def load_data(options: Options, flags: data.DataOptions, precision: Precision) -
     records = dataset.split(flags.val_dataset)
     validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
     loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images)
+    shown = Shown(*data.captions_and_paths(records), images.picture)
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
 
 
 def load_finetune(model: models.Retriever, path: Path) -> None:
@@ -175,6 +180,7 @@ def train(options: Options) -> Progress:
         run_dir=run_dir,
         record=record_of(run_dir, options, training.dataset, precision),
         report=partial(model.epoch_report, training.pids),
+        picture=partial(draw_examples, split=training.validation, shown=training.shown),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
@@ -184,7 +190,7 @@ def train(options: Options) -> Progress:
     done = trainer.run()
     rows = {f"{name} (epoch {row['epoch']})": row for name, row in (("best", done.best), ("last", done.last))}
     log.info("t2i on %s\n%s", flags.val_dataset, metrics_table(rows, "epoch"))
-    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml")
+    log.info("test it with: python test.py --config_file %s", run_dir / "configs.yaml", extra=NEXT)
     return done
 
 

@@ -5,7 +5,6 @@ Shape letters: B batch, L text length, N pairs of the training split.
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from datasets.checks import ImageOptions, Images, prepare_images
 from datasets.deletion import WordDeletion
 from datasets.fields import IMAGE_FIELDS, AugmentOptions, Sample, producers_for, trim
 from datasets.images import ImageError
+from datasets.parallel import as_is, leave_ctrl_c_to_the_loop
 from datasets.records import Dataset, ImageRecord, counts
 from datasets.sampler import IdentitySampler, RandomSampler
 from datasets.tokenizer import shared_tokenizer
@@ -205,8 +205,8 @@ class TrainLoader:
             pairs,
             batch_sampler=self._sampler,
             num_workers=options.workers,
-            collate_fn=_as_is,
-            worker_init_fn=_leave_ctrl_c_to_the_loop,
+            collate_fn=as_is,
+            worker_init_fn=leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             persistent_workers=options.workers > 0,
             generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
@@ -253,20 +253,11 @@ class TrainLoader:
                 )
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
 def _good_batches(loader: DataLoader) -> Iterator[Any]:
     for batch in loader:
         if isinstance(batch, ImageError):
             raise batch
         yield batch
-
-
-def _leave_ctrl_c_to_the_loop(worker: int) -> None:
-    """A terminal sends Ctrl-C to the workers too; the loop needs them to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_batch(batch: dict[str, Tensor], device: torch.device, aliases: dict[str, str]) -> dict[str, Tensor]:
@@ -319,8 +310,8 @@ class ImageBatches:
             _GalleryImages(paths, images),
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=options.workers,
-            collate_fn=_as_is,
-            worker_init_fn=_leave_ctrl_c_to_the_loop,
+            collate_fn=as_is,
+            worker_init_fn=leave_ctrl_c_to_the_loop,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )
@@ -377,6 +368,11 @@ def eval_data(
         eval_view,
         gallery.places,
     )
+
+
+def captions_and_paths(records: Sequence[ImageRecord]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """What :func:`eval_data` makes queries of, and the files of its gallery, each in its order."""
+    return tuple(text for record in records for text in record.captions), tuple(record.path for record in records)
 
 
 def checked_images(

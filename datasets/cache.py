@@ -7,15 +7,13 @@ after their pixels have reached the disk: killed at any moment, a cache is incom
 """
 
 import errno
-import fcntl
 import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +23,7 @@ import PIL
 from datasets.annotations import DataError
 from datasets.images import ImageError, load_resized
 from datasets.parallel import chunked, run_chunks
+from utils.locks import locked
 
 logger = logging.getLogger("descry")
 
@@ -104,7 +103,7 @@ class ImageCache:
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / "lock"):
+            with locked(self.folder / "lock"):
                 jobs = self._outdated()
                 return self._fill(jobs, workers) if jobs else {}
         except OSError as error:
@@ -206,15 +205,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return _NO_STAMP
     return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system releases with the process."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another process is building %s; waiting for it", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

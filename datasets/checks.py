@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from datasets.annotations import SPLITS, DataError, first_few
@@ -70,6 +71,10 @@ class Images:
             return image
         np.copyto(out, image)
         return out
+
+    def picture(self, path: Path) -> Image.Image:
+        """What :meth:`read` gives, to be looked at."""
+        return Image.fromarray(self.read(path).transpose(1, 2, 0))
 
 
 class FileIndex:

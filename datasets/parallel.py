@@ -23,6 +23,16 @@ def chunked(items: Sequence[Item], size: int = 32) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def as_is(batch: Item) -> Item:
+    """For a data loader whose data set makes whole batches."""
+    return batch
+
+
+def leave_ctrl_c_to_the_loop(worker: int) -> None:
+    """A terminal sends Ctrl-C to the workers of a data loader too; the loop needs them to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run_chunks(
     function: Callable[[Sequence[Item]], Result], chunks: Sequence[Sequence[Item]], workers: int, description: str
 ) -> Iterator[Result]:

@@ -18,6 +18,9 @@ import numpy as np
 import regex
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from utils.logger import hide_bar
 
 MASK = "<|mask|>"
 START = "<|startoftext|>"
@@ -25,6 +28,8 @@ END = "<|endoftext|>"
 MASK_ID, START_ID, END_ID = 49405, 49406, 49407
 VOCAB_SIZE = 49408
 CONTEXT_LENGTH = 77
+SHOW_PROGRESS_FROM = 10_000
+"""captions; fewer are done before a bar could be read"""
 
 WORD = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|<\|mask\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -89,7 +94,8 @@ class Tokenizer:
             raise ValueError(f"text length {length}: start and end alone take 2")
         texts = [texts] if isinstance(texts, str) else texts
         ids_NL = np.zeros((len(texts), length), dtype=np.int64)
-        for row, text in enumerate(texts):
+        quiet = hide_bar() if len(texts) >= SHOW_PROGRESS_FROM else True
+        for row, text in enumerate(tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=quiet)):
             ids = [START_ID, *self.encode(text)[: length - 2], END_ID]
             ids_NL[row, : len(ids)] = ids
         return torch.from_numpy(ids_NL)

@@ -158,9 +158,10 @@ def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    held = content.items() if isinstance(content, Mapping) else ()
+    if not held or not all(isinstance(key, str) and isinstance(v, Tensor) and not v.is_meta for key, v in held):
         raise ValueError(f"{path}: holds no weights (expected a state dict, bare or under 'model')")
-    return dict(content)
+    return dict(held)
 
 
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
@@ -233,6 +234,11 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: st
     wanted = module.state_dict()
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unknown {key}" for key in state if key not in wanted]
+    problems += [  # which would be converted without a word, and lose what does not fit
+        f"{key}: {state[key].dtype} in the file, {value.dtype} in the model"
+        for key, value in wanted.items()
+        if key in state and state[key].is_floating_point() != value.is_floating_point()
+    ]
     problems += [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(value.shape)} in the model"
         for key, value in wanted.items()

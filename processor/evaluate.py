@@ -49,6 +49,14 @@ class Features(NamedTuple):
     image_GD: Tensor
 
 
+class Evaluation(NamedTuple):
+    """What evaluating a split gives."""
+
+    rows: dict[str, dict[str, float]]
+    """``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request"""
+    features: Features
+
+
 @torch.inference_mode()
 def encode_split(model: torch.nn.Module, split: EvalSplit, precision: Precision) -> Features:
     """Features of all captions and images of a split, float32, not normalised; in every process."""
@@ -84,15 +92,16 @@ def _in_order(parts: Sequence[Tensor], places: Tensor, device: torch.device) -> 
 
 def evaluate(
     model: torch.nn.Module, split: EvalSplit, precision: Precision, i2t: bool = False, allow_unmatched: bool = False
-) -> dict[str, dict[str, float]]:
-    """Tables rows: ``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request."""
-    return table_rows(encode_split(model, split, precision), split, i2t, allow_unmatched)
+) -> Evaluation:
+    """Encode a split and rank it."""
+    features = encode_split(model, split, precision)
+    return Evaluation(table_rows(features, split, i2t, allow_unmatched), features)
 
 
 def table_rows(
     features: Features, split: EvalSplit, i2t: bool = False, allow_unmatched: bool = False
 ) -> dict[str, dict[str, float]]:
-    """What :func:`evaluate` gives, of features that are at hand already; ranked in the main process."""
+    """The rows of an :class:`Evaluation`, of features that are at hand already; ranked in the main process."""
     return on_main(lambda: _rank(features, split, i2t, allow_unmatched))
 
 

@@ -5,24 +5,25 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from processor.evaluate import Evaluation, Features
+from processor.journal import Journal, learning_rates
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
 from utils.distributed import Precision, across_processes, is_main, largest, own_random_numbers, world_size
+from utils.history import Entry
 from utils.logger import hide_bar, metrics_table
 from utils.options import opt
 from utils.record import RunRecord
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("descry")
 
@@ -142,11 +143,12 @@ class Trainer:
         num_epoch: int,
         set_epoch: Callable[[int], None],
         prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        evaluate: Callable[[], dict[str, dict[str, float]]],
+        evaluate: Callable[[], Evaluation],
         precision: Precision,
         run_dir: Path,
         record: RunRecord,
         report: Callable[[], Iterable[str]] = tuple,
+        picture: Callable[[Features], Any] | None = None,
     ) -> None:
         """
         Args:
@@ -157,17 +159,18 @@ class Trainer:
             num_epoch: epochs to train.
             set_epoch: sets learning rates for an epoch.
             prepare: moves a batch to the device and applies augmentation there.
-            evaluate: gives the table rows of the validation split.
+            evaluate: gives the table rows and features of the validation split.
             precision: arithmetic of network layers.
-            run_dir: existing folder for checkpoints and TensorBoard events.
+            run_dir: existing folder for checkpoints, history, curves and TensorBoard events.
             record: the run's run.json.
             report: gives further lines for the log after every epoch.
+            picture: draws some retrievals, (height, width, 3) in RGB.
         """
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.forward = across_processes(model)
         self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
         self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
-        self.record, self.report = record, report
+        self.record, self.report, self.picture = record, report, picture
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
         self.progress = Progress()
         self._pending: list[dict[str, Tensor]] = []
@@ -215,38 +218,23 @@ class Trainer:
             NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
-
         own_random_numbers()
-        # what a killed run wrote beyond the state that is resumed, TensorBoard is to forget
-        purge_step = self._position() + 1 if self.progress != Progress() else 0
-        writer = SummaryWriter(self.run_dir, purge_step=purge_step) if is_main() else None
-        with _Signals() as signals:
+        epoch, step = self.progress.epoch, self.progress.step
+        journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch), silent=not is_main())
+        with closing(journal), _Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
                 try:
-                    self._train_epoch(signals, writer)
-                    self._finish_epoch(signals, writer)
+                    self._train_epoch(signals, journal)
+                    self._finish_epoch(signals, journal)
                 except _Interrupted:
                     self.save_last()
                     where = self.progress.epoch, self.progress.step
                     log.info("stopped in epoch %d after step %d; --resume continues", *where)
                     raise Stopped(128 + signals.wanted) from None
-        if writer is not None:
-            writer.close()
         self.record.write(best=self.progress.best, last=self.progress.last, finished=True)
         return self.progress
 
-    def _position(self) -> int:
-        """Thousandths of an epoch done, the x axis of TensorBoard: comparable between batch sizes.
-
-        A step counts by its middle, so that an evaluation, at a whole epoch, comes after the last step before it.
-        """
-        done = self.progress.epoch - 1
-        if self.progress.step:
-            done += (self.progress.step - 0.5) / self.loader.steps(self.progress.epoch)
-        return math.floor(1000 * done)
-
-    def _train_epoch(self, signals: _Signals, writer: "SummaryWriter | None") -> None:
+    def _train_epoch(self, signals: _Signals, journal: Journal) -> None:
         epoch = self.progress.epoch
         self.model.train()
         self.set_epoch(epoch)
@@ -258,7 +246,7 @@ class Trainer:
                 self.step(batch)
                 step = self.progress.step
                 if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
-                    self._log_step(writer, bar, (step - first) / (time.perf_counter() - started))
+                    self._log_step(journal, bar, (step - first) / (time.perf_counter() - started))
                 if not self._pending:  # asking the others waits for them, as fetching scalars does
                     signals.agree()
                 if signals.wanted is not None:
@@ -299,7 +287,7 @@ class Trainer:
             for name, value in values.items():
                 self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
 
-    def _log_step(self, writer: "SummaryWriter | None", bar: tqdm, steps_per_s: float) -> None:
+    def _log_step(self, journal: Journal, bar: tqdm, steps_per_s: float) -> None:
         self._flush()
         progress = self.progress
         means = {name: total / progress.step for name, total in progress.sums.items()}
@@ -310,10 +298,10 @@ class Trainer:
             *(progress.epoch, progress.step, self.loader.steps(progress.epoch), shown, lr, steps_per_s),
         )
         bar.set_postfix(loss=f"{means['loss']:.4g}")
-        for name, value in {**means, "lr": lr}.items() if writer else ():
-            writer.add_scalar(f"train/{name}", value, self._position())
+        rates = learning_rates(self.optimizer.param_groups)
+        journal.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
 
-    def _finish_epoch(self, signals: _Signals, writer: "SummaryWriter | None") -> None:
+    def _finish_epoch(self, signals: _Signals, journal: Journal) -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()
@@ -322,10 +310,10 @@ class Trainer:
         improved = False
         if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
             with signals.breaking_off():
-                rows = self.evaluate()
+                rows, features = self.evaluate()
             log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
-            for name, value in rows["t2i"].items() if writer else ():
-                writer.add_scalar(f"val/{name}", value, 1000 * epoch)
+            picture = partial(self.picture, features) if self.picture else None
+            journal.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
             progress.last = {**rows["t2i"], "epoch": epoch}
             improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
         if improved:
@@ -338,8 +326,6 @@ class Trainer:
             )
         self.progress = Progress(epoch + 1, 0, progress.best, progress.last, {})
         self.save_last()
-        if writer is not None:
-            writer.flush()
         signals.agree()
         if signals.wanted is not None:
             raise Stopped(128 + signals.wanted)

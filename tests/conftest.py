@@ -1,4 +1,4 @@
-"""Small real data sets on disk, and ways to run the two scripts on them."""
+"""Small real data sets on disk, and ways to run the scripts on them."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import search as search_script
 import test as test_script
 import train as train_script
 from datasets.mannequins import MannequinOptions, draw
@@ -56,7 +57,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a script's main function, expect exit code 2, and return its one error message."""
 
     def run(script: str, *args: object) -> str:
-        main = {"train": train_script.main, "test": test_script.main}[script]
+        main = {"train": train_script.main, "test": test_script.main, "search": search_script.main}[script]
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             run_command(main, [str(arg) for arg in args])

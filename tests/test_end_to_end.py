@@ -124,6 +124,9 @@ def test_interrupted_run_continues_bit_identically(data_root: Path, tmp_path: Pa
     train_script.main(["--resume", "--resume_ckpt_file", str(tmp_path / "cut" / "last.pth")])
     for name in ("last.pth", "best.pth"):
         same_tensors(tmp_path / "whole" / name, tmp_path / "cut" / name)
+    history = [(tmp_path / run / "history.jsonl").read_bytes() for run in ("whole", "cut")]
+    assert history[0] == history[1] and history[0].count(b'"val"') == 3
+    assert (tmp_path / "cut" / "curves.png").stat().st_size > 10_000
 
 
 def test_workers_and_their_number_change_nothing(data_root: Path, tmp_path: Path):

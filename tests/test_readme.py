@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import search as search_script
+import test as test_script
 import train as train_script
 from model import losses
 from tests.conftest import ROOT, SMALL
+from utils.options import build_parser
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OF_TORCHRUN = {"nproc_per_node", "nnodes", "node_rank", "master_addr", "max_restarts", "rdzv_id", "local_rank", "local"}
@@ -46,13 +49,16 @@ def test_files_and_flags_that_the_readme_names_exist():
     for path in re.findall(r"(?:configs|tests|model|datasets|utils)/[\w./-]+\.(?:yaml|py|jpg|png|md)", README):
         if "triplet" not in path:
             assert (ROOT / path).exists(), path
-    help_text = " ".join(python_help("train.py") + python_help("test.py"))
+    scripts = (train_script, test_script, search_script)
+    help_text = "".join(build_parser(script.GROUPS, "").format_help() for script in scripts)
     for flag in set(re.findall(r"(?<![\w-])--([a-z_A-Z0-9]{3,})", README)) - {
         "layout",
         "root",
         "help",
         "config_file",
         "start",
+        "latex",
+        "markdown",
     }:
         if "triplet" not in flag and flag not in OF_TORCHRUN:
             assert f"--{flag}" in help_text, flag
@@ -64,9 +70,3 @@ def test_published_commands_are_understood(tmp_path: Path):
     for command in commands:
         options = train_script.read_flags(shlex.split(command))
         assert options.given("loss_names"), command
-
-
-def python_help(script: str) -> list[str]:
-    from tests.conftest import python
-
-    return python(script, "--help").stdout.split()

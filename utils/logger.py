@@ -13,11 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.distributed import is_main
+from utils.terminal import YELLOW, paint
 
 
 class _BesideProgressBars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+        warning = record.levelno >= logging.WARNING
+        stream, text = sys.stderr if warning else sys.stdout, self.format(record)
+        colour = YELLOW if warning else getattr(record, "colour", None)
+        tqdm.write(paint(text, colour, stream) if colour else text, file=stream)
 
 
 class _LogFile(logging.FileHandler):

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from utils.logger import hide_bar
 
 CHUNK = 256
 """gallery entries that share one threshold per match (W)"""
@@ -189,7 +192,6 @@ def rank_similarity(
     return _rank_blocks(similarity, matches, *similarity_QG.shape, block)
 
 
-@_full_float32()
 @torch.no_grad()
 def rank_gallery(
     query_features: Tensor, gallery_features: Tensor, k: int, block: int | None = None
@@ -211,17 +213,40 @@ def rank_gallery(
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one gallery entry")
     _check_features(query_features, gallery_features)
-    size = len(gallery_features)
-    everyone = torch.arange(len(query_features), device=query_features.device)
-    score_QK = torch.empty((len(everyone), min(k, size)), device=everyone.device)
+    k = min(k, len(gallery_features))
+    score_QK = torch.empty((len(query_features), k), device=query_features.device)
     position_QK = torch.empty_like(score_QK, dtype=torch.int64)
 
     def work(start: int, similarity_BG: Tensor) -> None:
         rows = slice(start, start + len(similarity_BG))
-        score_QK[rows], position_QK[rows] = _stable_topk(similarity_BG[:, :size], min(k, size))
+        score_QK[rows], position_QK[rows] = _stable_topk(similarity_BG, k)
 
-    _for_each_block(_cosine(query_features, gallery_features), everyone, size, block, work)
+    for_each_block(query_features, gallery_features, work, block)
     return score_QK, position_QK
+
+
+@_full_float32()
+@torch.no_grad()
+def for_each_block(query_features: Tensor, gallery_features: Tensor, work: "Work", block: int | None = None) -> None:
+    """Call ``work`` with blocks of cosine similarities in float32, so that queries x gallery is never held at once.
+
+    Args:
+        query_features: (Q, D), any float type; L2-normalised here, in float32.
+        gallery_features: (G, D), on the same device.
+        work: gets the place of a block's first query and the block's similarities (B, G), which it may overwrite;
+            on a CPU several threads call it at a time.
+        block: queries in a block; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
+
+    Raises:
+        ValueError: shapes that do not fit, empty input, features that are not finite.
+    """
+    size = len(gallery_features)
+    everyone = torch.arange(len(query_features), device=query_features.device)
+
+    def on_gallery(start: int, similarity_BG: Tensor) -> None:
+        work(start, similarity_BG[:, :size])
+
+    _for_each_block(_cosine(query_features, gallery_features), everyone, size, block, on_gallery)
 
 
 def _stable_topk(similarity_BG: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -335,6 +360,8 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
     block = _divide_up(queries, _divide_up(queries, block * threads) * threads)
     starts = iter(range(0, queries, block))  # shared: a thread that is done takes the next
 
+    bar = tqdm(total=queries, desc="ranking", unit="query", leave=False, disable=hide_bar(), delay=1)
+
     @torch.no_grad()
     def run(_: int) -> None:
         buffer_BG = torch.empty((block, width), device=device)
@@ -344,13 +371,15 @@ def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: in
             similarity(rows_B, similarity_BG)
             similarity_BG[:, size:] = -torch.inf
             work(start, similarity_BG)
+            bar.update(len(rows_B))
 
     if threads == 1:
-        run(0)
+        with bar:
+            run(0)
         return
     torch.set_num_threads(1)  # holds for threads that start from here on
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with bar, ThreadPoolExecutor(threads) as pool:
             try:
                 list(pool.map(run, range(threads)))
             finally:

@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import difflib
 import logging
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -60,11 +62,17 @@ class Flag:
     def _one(self, value: Any) -> Any:
         try:
             converted = _CONVERT[self.kind](value)
-        except (TypeError, ValueError):
-            raise ValueError(f"--{self.name} {value!r}: expected {_NAMES[self.kind]}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
         if self.choices and converted not in self.choices:
-            raise ValueError(f"--{self.name} {value!r}: choose one of {', '.join(self.choices)}")
+            raise ValueError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
         return converted
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
+_short = _REPR.repr
+"""a value for a message: yaml can make one of nested lists that would fill the memory if written out"""
 
 
 def _to_bool(value: Any) -> bool:
@@ -83,7 +91,7 @@ def _to_int(value: Any) -> int:
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
 
@@ -143,18 +151,20 @@ class Options:
         """An instance of one option dataclass, filled from the flags."""
         return self._filled[group]
 
-    def over(self, saved: Path, ignored: Collection[str]) -> "Options":
+    def over(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
         """The same command line over the flags of a saved run (instead of over ``--config_file``).
 
         Args:
             saved: the run's ``configs.yaml``.
-            ignored: published flags without effect.
+            ignored: keys of it that have no effect.
+            lenient: leave out, and log, other keys that no flag has.
 
         Raises:
             ValueError: names the file and the flag.
         """
         flags = {flag.name: flag for group in self._groups for flag in flags_of(group)}
-        return Options(self._groups, self._defaults, read_config(saved, flags, ignored), self._line, saved)
+        from_file = read_config(saved, flags, ignored, lenient)
+        return Options(self._groups, self._defaults, from_file, self._line, saved)
 
     def moved(self, name: str, to: str) -> "Options":
         """The same flags with the value given for one moved to another, where that one is not given beside it."""
@@ -239,10 +249,12 @@ def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argp
 
 def _add_flag(section: Any, flag: Flag) -> None:
     names = [f"--{flag.name}", *(f"--{alias}" for alias in flag.aliases)]
+    if len(flag.name) == 1:
+        names.insert(0, f"-{flag.name}")
     text = flag.help.replace("%", "%%")
     if flag.choices:
         text += f" ({', '.join(flag.choices)})"
-    if flag.default not in (None, "", False, ()):
+    if flag.kind is not bool and flag.default not in (None, "", ()):
         text += f" [{_show(flag.default)}]"
     if flag.kind is bool:
         if flag.default:
@@ -300,6 +312,11 @@ def parse(
 class _PlainLoader(yaml.SafeLoader):
     """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
+
 
 _PlainLoader.add_constructor(
     "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
@@ -318,8 +335,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config_file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        first = str(error).replace("\n", " ")[:200]
+    except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
+        first = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
     if content is None:
         return {}

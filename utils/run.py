@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.distributed import join_processes, leave_processes, rank
 from utils.options import Options, opt
+from utils.terminal import RED, paint
 
 LAUNCH = "torchrun.txt"
 """in a run directory: which torchrun started the run"""
@@ -143,7 +144,8 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
         where = f" (process {rank()})" if rank() else ""
-        print(f"{Path(sys.argv[0]).name}: error{where}: {_in_our_words(error)}", file=sys.stderr)
+        line = f"{Path(sys.argv[0]).name}: error{where}: {_in_our_words(error)}"
+        print(paint(line, RED, sys.stderr), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

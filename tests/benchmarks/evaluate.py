@@ -1,13 +1,15 @@
 """Our streamed metrics against the plain form: the whole similarity matrix, sorted, with cumulative sums.
 
 Both are timed in turn in this process; the peak memory is that of a process of its own, beyond what the features take
-(on a CPU, only Linux tells it).
+(on a CPU, only Linux tells it). ``--encode`` times what comes before: a gallery and its captions through ViT-B/16 at
+384x128, in the precision that test.py would choose and captions by length, against float32 and captions of 77 tokens.
 
 Shapes: Q queries, G gallery entries, D feature size.
 """
 
 import argparse
 import multiprocessing
+import random
 import re
 import statistics
 import time
@@ -17,6 +19,13 @@ import torch
 from prettytable import PrettyTable
 from torch.nn.functional import normalize
 
+from datasets.build import DataOptions, eval_data
+from datasets.checks import Images
+from datasets.records import ImageRecord
+from model.build import Retriever
+from model.weights import BackboneOptions, load_clip
+from processor.evaluate import encode_split
+from utils.distributed import DeviceOptions, Precision, pick_precision
 from utils.metrics import retrieval_metrics
 
 SIZES = {"cuhk": (6156, 3074, 1000), "icfg": (19848, 19848, 1000), "large": (100_000, 100_000, 5000)}
@@ -111,6 +120,38 @@ def compare(size: str, kind: str, forms: list[str], rounds: int, device: str) ->
     return {form: statistics.median(spent) for form, spent in times.items()}
 
 
+def encoding(device: str, number: int, rounds: int) -> tuple[PrettyTable, list[str]]:
+    """Median rates of both towers in both forms, called in turn on ``number`` images and captions; table and ratios."""
+    flags = DataOptions(test_batch_size=max(number // 4, 1), num_workers=0)
+    auto = pick_precision(DeviceOptions(device=device), torch.device(device))
+    size = (384, 128)
+    model = Retriever(load_clip(BackboneOptions("random-ViT-B/16", size)), {}, {}).to(device)
+    rng = random.Random(0)
+    captions = [" ".join(rng.choices(("a", "man", "in", "black"), k=rng.randint(17, 37))) for _ in range(number)]
+    records = [ImageRecord(row, row, Path(f"{row}.jpg"), (caption,)) for row, caption in enumerate(captions)]
+    pixels = torch.randint(0, 256, (number, 3, *size), dtype=torch.uint8).split(flags.test_batch_size)
+    plain = Precision(torch.device(device), torch.float32)
+    forms = {"ours": (auto, False), "plain": (plain, True)}
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(rounds + 1):
+        for form, (precision, padded) in forms.items():
+            split = eval_data("drawn", records, Images(size), flags, padded, False)
+            # one image beside all captions, one caption beside all images: each tower by itself
+            alone = {"captions": split._replace(image_batches=[pixels[0][:1]], image_places=torch.zeros(1).long())}
+            caption = [(torch.zeros(1).long(), torch.tensor([[49406, 320, 49407]]))]
+            alone["images"] = split._replace(image_batches=pixels, text_batches=caption)
+            for tower, part in alone.items():
+                start = time.perf_counter()
+                encode_split(model, part, precision).text_QD[0, 0].item()
+                if turn:
+                    times.setdefault((tower, form), []).append(number / (time.perf_counter() - start))
+    rates = {key: statistics.median(found) for key, found in times.items()}
+    table = PrettyTable(["encoded per second", *forms])
+    table.add_rows([[tower, *(f"{rates[tower, form]:.1f}" for form in forms)] for tower in ("images", "captions")])
+    ratios = [f"ratio encode_{t} {rates[t, 'ours'] / rates[t, 'plain']:.2f}" for t in ("images", "captions")]
+    return table, [f"ours: {str(auto.dtype).removeprefix('torch.')}", *ratios]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each form, the median counts (default 5)")
@@ -118,9 +159,14 @@ def main() -> None:
         "--plain_icfg", action="store_true", help="the plain form at ICFG-PEDES' size, too: about 15 GB"
     )
     parser.add_argument("--large", action="store_true", help="also 100,000 x 100,000, ours only: minutes on a CPU")
+    parser.add_argument("--encode", type=int, metavar="N", help="only time the towers, on N images and N captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     args = parser.parse_args()
 
+    if args.encode:
+        rates, lines = encoding(args.device, args.encode, args.rounds)
+        print(rates, *lines, sep="\n")
+        return
     table = PrettyTable(["size", "features", "form", "seconds", "extra memory, MiB"])
     ratios = []
     runs = [("cuhk", "random"), ("cuhk", "trained"), ("icfg", "random"), ("icfg", "trained")]

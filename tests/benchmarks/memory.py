@@ -1,8 +1,8 @@
-"""Memory of one training step of ViT-B/16 at 384x128: ECCL beside full fine-tuning.
+"""Memory of one training step of ViT-B/16 at 384x128: what saves how much of it, and what that costs.
 
-``python -m tests.benchmarks.eccl_memory [--batch 128] [--bf16]``. Nothing is computed: the step runs on fake tensors,
+``python -m tests.benchmarks.memory [--batch 128] [--bf16] [--only NAME]``. Nothing is computed: fake tensors are used,
 and every storage that it makes is counted from birth to death, so the peak includes what is recomputed in the backward
-pass. FLOPs are counted in the same run.
+pass. FLOPs are counted in a second step.
 """
 
 import argparse
@@ -19,9 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import model.build as models
 from model.clip import CLIP
 from model.weights import VIT_B_16, BackboneOptions, at_resolution
-from solver.build import SolverOptions, build_optimizer
 
+IRRA = "sdm+id+mlm"
 CASES = {
+    "IRRA": (IRRA, {}),
+    "IRRA, --recompute": (IRRA, {"recompute": True}),
+    "IRRA, --grad_checkpointing": (IRRA, {"grad_checkpointing": True}),
+    "IRRA, --accumulate 8": (IRRA, {"accumulate": 8}),
+    "IRRA, --accumulate 8, --grad_checkpointing": (IRRA, {"accumulate": 8, "grad_checkpointing": True}),
     "full fine-tuning, sdm": ("sdm", {}),
     "full fine-tuning, sdm, --recompute": ("sdm", {"recompute": True}),
     "ECCL": ("TAL+memory+instance_memory", {"lora_alpha": 4.0, "prompt_depth": 12}),
@@ -32,6 +37,8 @@ CASES = {
 }
 CUHK = models.TrainCounts(11003, 68126, 34054)
 TEXT_LENGTH = 73
+MASKED = 4
+"""masked words of a caption"""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -64,33 +71,42 @@ def options(options_type: type, flags: dict[str, object]) -> object:
 
 def measure(losses: str, flags: dict[str, object], batch_size: int, dtype: torch.dtype) -> dict[str, float]:
     """GB of everything that one step holds, and its FLOPs in 10^12."""
-    with FakeTensorMode(), LiveBytes() as live, FlopCounterMode(display=False) as flops:
+    with FakeTensorMode():
         clip = CLIP(at_resolution(VIT_B_16, BackboneOptions()))
         model = models.build_retriever(clip, losses, lambda kind: options(kind, flags), CUHK).train()
-        optimizer = build_optimizer(model.parameter_roles(), SolverOptions())
-        batch = {
-            "images": torch.empty(batch_size, 3, 384, 128),
-            "caption_ids": torch.zeros(batch_size, TEXT_LENGTH, dtype=torch.int64),
-            **{name: torch.zeros(batch_size, dtype=torch.int64) for name in ("pids", "image_ids", "index")},
-        }
-        start = live.now
-        step, _ = model(batch, precision=partial(torch.autocast, "cpu", dtype, enabled=dtype != torch.float32))
-        kept = live.now - start
-        step.loss.backward()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        gradients = sum(p.numel() * 4 for p in trained)
-        step_peak = live.peak
-        total_flops = flops.get_total_flops()
-        del optimizer
-    weights = sum(p.numel() * 4 for p in model.parameters()) + sum(b.numel() * 4 for b in model.buffers())
-    optimiser = 2 * gradients
+        batch = draw_batch(batch_size)
+        precision = partial(torch.autocast, "cpu", dtype, enabled=dtype != torch.float32)
+        with LiveBytes() as live:
+            step, _ = model(batch, precision=precision)
+            kept = live.now
+            step.loss.backward()
+        del step
+        model.zero_grad()
+        # By itself: the counter holds on to what is recomputed.
+        with FlopCounterMode(display=False) as flops:
+            model(batch, precision=precision)[0].loss.backward()
+    weights = sum(tensor.numel() * 4 for tensor in (*model.parameters(), *model.buffers()))
+    gradients = sum(parameter.numel() * 4 for parameter in model.parameters() if parameter.requires_grad)
     return {
         "weights and banks": weights / 1e9,
         "kept for backward": kept / 1e9,
         "gradients": gradients / 1e9,
-        "Adam": optimiser / 1e9,
-        "peak": (step_peak + optimiser) / 1e9,
-        "TFLOP": total_flops / 1e12,
+        "Adam": 2 * gradients / 1e9,
+        "peak": (weights + live.peak + 2 * gradients) / 1e9,
+        "TFLOP": flops.get_total_flops() / 1e12,
+    }
+
+
+def draw_batch(batch_size: int) -> dict[str, torch.Tensor]:
+    """Every field that some system reads, without content."""
+    text = torch.zeros(batch_size, TEXT_LENGTH, dtype=torch.int64)
+    return {
+        "images": torch.empty(batch_size, 3, 384, 128),
+        "caption_ids": text,
+        "mlm_ids": text,
+        "mlm_labels": torch.zeros_like(text),
+        "mlm_positions": torch.zeros(MASKED * batch_size, dtype=torch.int64),
+        **{name: torch.zeros(batch_size, dtype=torch.int64) for name in ("pids", "image_ids", "index")},
     }
 
 
@@ -99,10 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose names begin so")
     flags = parser.parse_args()
-    for name, (losses, changes) in CASES.items():
+    for name, (losses, changes) in ((name, case) for name, case in CASES.items() if name.startswith(flags.only)):
         row = measure(losses, changes, flags.batch, torch.bfloat16 if flags.bf16 else torch.float32)
-        print(f"{name:36}", ", ".join(f"{key} {value:.2f}" for key, value in row.items()), flush=True)
+        print(f"{name:42}", ", ".join(f"{key} {value:.2f}" for key, value in row.items()), flush=True)
 
 
 if __name__ == "__main__":

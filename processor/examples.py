@@ -1,0 +1,53 @@
+"""Pictures of what some queries find."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from processor.evaluate import EvalSplit, Features
+from utils.scores import Retrieved, retrieve
+from utils.sheet import Row, draw_sheet
+
+
+class Shown(NamedTuple):
+    """A split as people see it."""
+
+    captions: Sequence[str]
+    """of every query"""
+    paths: Sequence[Path]
+    """of every gallery image"""
+    decode: Callable[[Path], Image.Image]
+    """from a file to an upright RGB image"""
+
+
+SMALL_TILE = (50, 120)
+"""pixels of an image in TensorBoard, which keeps the picture of every evaluation"""
+
+
+def draw_examples(features: Features, split: EvalSplit, shown: Shown, queries: int = 4, k: int = 6) -> np.ndarray:
+    """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
+    total = len(shown.captions)
+    chosen = [total * number // queries for number in range(min(queries, total))]
+    found = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), chosen, k)
+    return np.asarray(draw_sheet(sheet_rows(found, shown), SMALL_TILE))
+
+
+def sheet_rows(found: Sequence[Retrieved], shown: Shown) -> list[Row]:
+    """Retrievals with their captions and decoded images."""
+    return [
+        Row(
+            shown.captions[each.query],
+            tuple((shown.decode(shown.paths[hit.position]), hit.right) for hit in each.hits),
+        )
+        for each in found
+    ]
+
+
+def pids_beside(features: Features, split: EvalSplit) -> tuple[Tensor, Tensor]:
+    """Identities of the queries and of the gallery, on the features' device."""
+    device = features.text_QD.device
+    return split.query_pids.to(device), split.gallery_pids.to(device)

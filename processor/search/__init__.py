@@ -1,0 +1,1 @@
+"""Search in a folder of photos: its index, the ranking, and what shows the results."""

@@ -1,0 +1,84 @@
+"""``history.jsonl`` of a run directory: every logged step and every evaluation, one json object per line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.files import replacing
+
+NAME = "history.jsonl"
+
+
+class Entry(NamedTuple):
+    """One line; an evaluation has ``val`` and nothing else of the last three."""
+
+    epoch: int
+    """1 in the first epoch"""
+    step: int
+    """steps done in the epoch"""
+    steps: int
+    """steps of the epoch"""
+    train: Mapping[str, float] = {}
+    """means of the epoch so far, by name: loss, each weighted loss, the heads' metrics"""
+    lr: Mapping[str, float] = {}
+    """learning rates now, by the rate at full height that the optimiser group started from"""
+    val: Mapping[str, float] = {}
+    """R1, R5, R10, mAP, mINP of the validation split, in percent"""
+
+    @property
+    def position(self) -> float:
+        """Epochs done, with the part of the present one."""
+        return self.epoch - 1 + self.step / self.steps
+
+    def line(self) -> str:
+        """As it is stored: without what is empty."""
+        return json.dumps({name: value for name, value in self._asdict().items() if value != {}}) + "\n"
+
+
+def read_history(run_dir: Path) -> list[Entry]:
+    """The entries of a run directory; none where there is no file. A last line that was cut off is left out.
+
+    Raises:
+        ValueError: names the file and the first line that is no entry.
+    """
+    path = run_dir / NAME
+    if not path.exists():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break  # the process was killed while it wrote
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error}); delete the line") from None
+    return entries
+
+
+class History:
+    """The file of a run that is going on."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def add(self, entry: Entry) -> None:
+        """Append; the line is in the file when this returns."""
+        with (self._run_dir / NAME).open("a", encoding="utf-8") as file:
+            file.write(entry.line())
+
+    def cut(self, epoch: int, step: int) -> None:
+        """Drop what lies beyond a place that the run goes back to, so that the file ends up as if it had never stopped.
+
+        Args:
+            epoch: the epoch that comes next or goes on.
+            step: steps done in it.
+        """
+        kept = "".join(entry.line() for entry in read_history(self._run_dir) if _is_before(entry, epoch, step))
+        with replacing(self._run_dir / NAME) as file:
+            file.write(kept.encode())
+
+
+def _is_before(entry: Entry, epoch: int, step: int) -> bool:
+    """A state after the last step of an epoch does not know yet that the epoch has been evaluated."""
+    return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
