@@ -1,5 +1,11 @@
 """Search photos: ``python search.py --config_file RUN/configs.yaml --gallery PHOTOS --query "a man in black"``."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import hashlib
 import logging
 from collections.abc import Sequence
