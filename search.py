@@ -39,6 +39,7 @@ from utils.files import file_sha256
 from utils.logger import setup_logger
 from utils.options import Options, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
+from utils.terminal import NEXT
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "look around in a browser: python search.py --config_file %s --gallery %s --serve",
             options.config_file,
             search.gallery,
+            extra=NEXT,
         )
 
 
