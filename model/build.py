@@ -276,9 +276,12 @@ def restore_encoder(
         ValueError: weights of the towers are missing or do not fit.
     """
     try:
-        sizes = at_resolution(sizes_of(state, "clip."), backbone)
+        stored = sizes_of(state, "clip.")
     except KeyError as error:
         raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{source}: no trained towers in it, {error}") from None
+    sizes = at_resolution(stored, backbone)
     clip = CLIP(sizes)
     state = restore_adapters(clip, state, lora)
     parsing = None

@@ -73,12 +73,15 @@ def load_clip(options: BackboneOptions) -> CLIP:
     path = find_weights(options.pretrain_choice)
     state = clip_names(read_weights(path))
     try:
-        sizes = at_resolution(sizes_of(state), options)
+        stored = sizes_of(state)
     except KeyError as error:
         raise ValueError(
             f"--pretrain_choice {path}: not a CLIP vision transformer, it has no weight {error}; its first keys are "
             f"{', '.join(list(state)[:5])}"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"--pretrain_choice {path}: not a CLIP vision transformer, {error}") from None
+    sizes = at_resolution(stored, options)
     clip = CLIP(sizes)
     state["visual.positional_embedding"] = resize_positions(state["visual.positional_embedding"], sizes.grid)
     load_strict(clip, state, f"--pretrain_choice {path}")
@@ -184,12 +187,27 @@ def _projection_names(key: str) -> str:
     return re.sub(r"\.in_proj_(weight|bias)$", r".in_proj.\1", key)
 
 
+_SHAPED = {
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "text.token_embedding.weight": 2,
+    "text.text_projection": 2,
+    "text.positional_embedding": 2,
+}
+"""weights that the sizes of the towers are read off, and how many dimensions each has"""
+
+
 def sizes_of(state: Mapping[str, Tensor], prefix: str = "") -> ClipSizes:
     """Every size of the towers, read off a state dict with our key names; the image is assumed square.
 
     Raises:
         KeyError: a key that every CLIP vision transformer has is missing.
+        ValueError: such a weight has the wrong number of dimensions, or none of them.
     """
+    for name, dimensions in _SHAPED.items():
+        shape = tuple(state[prefix + name].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise ValueError(f"its weight {prefix}{name} has the shape {shape}")
     conv = state[f"{prefix}visual.conv1.weight"]
     patch = conv.shape[-1]
     side = patch * round((state[f"{prefix}visual.positional_embedding"].shape[0] - 1) ** 0.5)
@@ -237,7 +255,7 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: st
     problems += [  # which would be converted without a word, and lose what does not fit
         f"{key}: {state[key].dtype} in the file, {value.dtype} in the model"
         for key, value in wanted.items()
-        if key in state and state[key].is_floating_point() != value.is_floating_point()
+        if key in state and value.is_floating_point() and not state[key].is_floating_point()
     ]
     problems += [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(value.shape)} in the model"

@@ -182,12 +182,14 @@ class Trainer:
         Raises:
             ValueError: the checkpoint lacks what a resumed run needs, or belongs to another run.
         """
-        wanted = ("model", "optimizer", "scaler", "progress", "random")
+        wanted = ("model", "statistics", "optimizer", "scaler", "progress", "random")
         missing = [key for key in wanted if not isinstance(checkpoint, Mapping) or key not in checkpoint]
         if missing:
             raise ValueError(f"--resume_ckpt_file: lacks {', '.join(missing)}; only a last.pth can be resumed")
         try:
             self.model.load_state_dict(checkpoint["model"])
+            for name, value in checkpoint["statistics"].items():
+                self.model.get_buffer(name).copy_(value)
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.scaler.load_state_dict(checkpoint["scaler"])
             self.progress = Progress(**checkpoint["progress"])
@@ -218,6 +220,7 @@ class Trainer:
             NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
+        self.record.write(best=self.progress.best, last=self.progress.last)
         own_random_numbers()
         epoch, step = self.progress.epoch, self.progress.step
         journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch), silent=not is_main())
@@ -349,10 +352,13 @@ class Trainer:
         """Write last.pth, from which training continues, and keep the one before it."""
         self._flush()
         self._check_weights()
+        weights = self.model.state_dict()
+        statistics = {name: value for name, value in self.model.named_buffers() if name not in weights}
         write_checkpoint(
             self.run_dir / "last.pth",
             {
-                "model": self.model.state_dict(),
+                "model": weights,
+                "statistics": statistics,  # of the epoch, for its report
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "progress": asdict(self.progress),

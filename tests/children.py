@@ -64,7 +64,7 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
     processor.train.Trainer.step = counted("step", processor.train.Trainer.step)
     processor.train.write_checkpoint = counted("write", write_checkpoint)
     if slow_images:
-        datasets.cache.load_resized = lambda path, size: time.sleep(0.2) or load_resized(path, size)
+        datasets.cache.load_resized = lambda path, size: time.sleep(0.05) or load_resized(path, size)
     run_command(train_script.main, argv)
 
 

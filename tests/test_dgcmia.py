@@ -97,7 +97,7 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_the_same(
     figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ):
     whole = train(figures, tmp_path / "whole", "--num_epoch", "3")
-    step, done = Trainer._step, itertools.count(1)
+    step, done = Trainer.step, itertools.count(1)
 
     def interrupted(trainer: Trainer, batch: dict) -> None:
         step(trainer, batch)
@@ -105,7 +105,7 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_the_same(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", interrupted)
+        patch.setattr(Trainer, "step", interrupted)
         with pytest.raises(Stopped):
             train(figures, tmp_path / "parts", "--num_epoch", "3")
     train_script.main(["--resume", "--resume_ckpt_file", str(tmp_path / "parts" / "last.pth")])

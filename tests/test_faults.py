@@ -146,7 +146,7 @@ def test_a_log_that_cannot_be_written_says_so_once(tmp_path: Path, capsys):
 
 
 def test_a_dead_loader_process_is_named(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails):
-    killed, real = [], processor.train.Trainer._step
+    killed, real = [], processor.train.Trainer.step
 
     def step(trainer: object, batch: object) -> None:
         if trainer.progress.step == 2:
@@ -155,7 +155,7 @@ def test_a_dead_loader_process_is_named(data_root: Path, tmp_path: Path, monkeyp
             time.sleep(0.2)
         real(trainer, batch)
 
-    monkeypatch.setattr(processor.train.Trainer, "_step", step)
+    monkeypatch.setattr(processor.train.Trainer, "step", step)
     flags = [*SMALL, "--root_dir", data_root, "--loss_names", "itc", "--save_every", "1", "--run_dir", tmp_path / "run"]
     message = fails("train", *flags, "--num_workers", "2")
     assert f"a process that loads images died: pid {killed[0]} is killed by signal: Killed. " in message
@@ -188,7 +188,7 @@ def test_a_signal_breaks_off_evaluation(
 
 
 def test_ctrl_c_while_the_program_is_still_being_imported():
-    for script in ("train.py", "test.py"):
+    for script in ("train.py", "test.py", "search.py"):
         command = [sys.executable, script, "--loss_names", "itc"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
@@ -204,7 +204,7 @@ def test_ctrl_c_while_images_are_cached(data_root: Path, tmp_path: Path):
     process, _ = start([*argv, "--num_workers", "2"], said, slow_images=True)
     while "decoding" not in (said.read_text() if said.exists() else ""):
         time.sleep(0.02)
-    time.sleep(0.3)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     process.join(20)
     assert process.exitcode == 130
@@ -220,19 +220,19 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process as Linux tells it")
 def test_memory_does_not_grow_with_steps(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen, real = [], processor.train.Trainer._step
+    seen, real = [], processor.train.Trainer.step
 
     def step(trainer: object, batch: object) -> None:
         real(trainer, batch)
         seen.append(resident_bytes())
 
-    monkeypatch.setattr(processor.train.Trainer, "_step", step)
+    monkeypatch.setattr(processor.train.Trainer, "step", step)
     flags = [*SMALL, "--root_dir", str(data_root), "--loss_names", "itc", "--lora_r", "2", "--batch_size", "4"]
-    train_script.main([*flags, "--num_epoch", "25", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
-    assert len(seen) == 250
-    grown = seen[-1] - seen[100]
-    print("GROWN", grown, [seen[i] // 1000 for i in range(0, 250, 25)])
-    assert grown < 8e6, f"{grown / 1e6:.1f} MB in 150 steps, of which each has some 2 MB of activations"
+    flags += ["--precision", "fp32"]  # bfloat16 products keep a kernel for every shape that comes up
+    train_script.main([*flags, "--num_epoch", "16", "--eval_period", "5", "--run_dir", str(tmp_path / "run")])
+    assert len(seen) == 160
+    grown = seen[-1] - seen[60]
+    assert grown < 8e6, f"{grown / 1e6:.1f} MB in 100 steps, of which each has some 2 MB of activations"
 
 
 def test_the_same_seed_gives_the_same_run(data_root: Path, tmp_path: Path):

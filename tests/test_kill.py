@@ -27,6 +27,7 @@ def assert_same_run(whole: Path, cut: Path) -> None:
     for key in ("best", "last", "annotation_sha256", "losses"):
         assert records[0][key] == records[1][key]
     assert scalars(whole) == scalars(cut)
+    assert (whole / "history.jsonl").read_text() == (cut / "history.jsonl").read_text()
     assert (whole / "history.jsonl").read_bytes() == (cut / "history.jsonl").read_bytes()
     left = {path.name for path in cut.iterdir() if not path.name.startswith("events.")}
     assert left == {path.name for path in whole.iterdir() if not path.name.startswith("events.")}

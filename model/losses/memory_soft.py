@@ -143,9 +143,9 @@ class MemorySoft(LossHead):
         super().__init__(options, sizes)
         self.register_buffer("image_bank", torch.zeros(sizes.num_pairs, sizes.embed_dim))
         self.register_buffer("text_bank", torch.zeros(sizes.num_pairs, sizes.embed_dim))
-        # for the report after the epoch; in the checkpoint, so that a run resumed within one reports all of it
+        # only for the report after the epoch, so no weight; last.pth keeps it all the same
         unseen = torch.full((sizes.num_pairs, NEIGHBOURS), _UNSEEN, dtype=torch.int32)
-        self.register_buffer("neighbours", unseen)
+        self.register_buffer("neighbours", unseen, persistent=False)
 
     def forward(self, views: Views) -> LossTerm:
         """One scalar in nats, 0 in the first epoch, with the mean number of neighbours of a pair."""

@@ -37,7 +37,7 @@ def resident_bytes() -> int:
 def watch(flags: list[str], steps: int) -> list[int]:
     """Resident memory after every ``EVERY`` steps of a run."""
     seen: list[int] = []
-    done, real = [0], processor.train.Trainer._step
+    done, real = [0], processor.train.Trainer.step
 
     def step(trainer: processor.train.Trainer, batch: dict) -> None:
         real(trainer, batch)
@@ -47,13 +47,13 @@ def watch(flags: list[str], steps: int) -> list[int]:
         if done[0] == steps:
             raise KeyboardInterrupt
 
-    processor.train.Trainer._step = step
+    processor.train.Trainer.step = step
     try:
         train_script.main(flags)
     except KeyboardInterrupt:
         pass
     finally:
-        processor.train.Trainer._step = real
+        processor.train.Trainer.step = real
     return seen
 
 

@@ -30,6 +30,7 @@ from processor.train import LoopOptions, Trainer
 from solver.build import SolverOptions, build_optimizer
 from tests.benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
 from utils.distributed import Precision
+from utils.record import RunRecord
 
 LENGTH = 77
 IDS = 11003
@@ -87,6 +88,7 @@ def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precisi
         evaluate=dict,
         precision=precision,
         run_dir=run_dir,
+        record=RunRecord(run_dir, {"weights_sha256": None}, resumed=False),
     )
     return lambda: trainer.step(batch)
 
