@@ -51,10 +51,9 @@ def is_run(path: Path) -> bool:
 
 
 def runs_at(path: Path) -> list[Path]:
-    """The path where it is a run directory, otherwise those directly below it, as with several seeds."""
-    if is_run(path) or not path.is_dir():
-        return [path]
-    return [below for below in sorted(path.iterdir()) if is_run(below)] or [path]
+    """The runs directly below a path, as of several seeds; the path itself where there are none."""
+    below = sorted(path.iterdir()) if path.is_dir() else []
+    return [run for run in below if is_run(run)] or [path]
 
 
 def read_run(path: Path) -> Run:

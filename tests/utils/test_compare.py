@@ -122,6 +122,7 @@ def test_a_folder_of_runs_stands_for_them(tmp_path: Path, capsys: pytest.Capture
     for seed in (2, 1):
         evaluated(run_folder(tmp_path / "seeds" / f"seed_{seed}", seed=seed), float(seed))
     (tmp_path / "seeds" / "notes").mkdir()
+    (tmp_path / "seeds" / "configs.yaml").write_text("seeds: [1, 2]\n")
     rows, said = table([tmp_path / "seeds"], capsys)
     assert [(row["run"], row["seed"], row["R1"]) for row in rows] == [("seed_1", "1", "1.00"), ("seed_2", "2", "2.00")]
     assert "left out" not in said
