@@ -6,7 +6,6 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # the imports below take seconds, and Ctrl-C among them would end in a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ import datasets.build as data
 import model.build as models
 from datasets.gallery import find_photos, photo_batches
 from datasets.images import decode, load_resized
-from datasets.tokenizer import Tokenizer
+from datasets.tokenizer import shared_tokenizer
 from datasets.transforms import eval_view
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
@@ -36,9 +35,11 @@ from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.files import file_sha256
 from utils.logger import setup_logger
 from utils.options import Options, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
+from utils.terminal import NEXT
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,8 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 def made_by(checkpoint: Path, restored: Restored, options: Options, precision: Precision) -> dict[str, Any]:
     """Everything that a feature depends on beside the photo."""
     backbone = options.get(BackboneOptions)
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": file_sha256(checkpoint),
         "img_size": list(backbone.img_size),
         "stride_size": backbone.stride_size,
         "lora_alpha": options.get(LoRAOptions).lora_alpha,
@@ -142,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     size = options.get(BackboneOptions).img_size
     length = restored.text_length(options.get(data.DataOptions).text_length)
-    features = Features(model, precision, Tokenizer(), length, eval_view, partial(load_resized, size=size))
+    features = Features(model, precision, shared_tokenizer(), length, eval_view, partial(load_resized, size=size))
     about = made_by(checkpoint, restored, options, precision)
     index_dir = search.index_dir or run_dir / "search" / "index"
     index = GalleryIndex(index_folder(index_dir, search.gallery, about), about, model.clip.sizes.embed_dim)
@@ -167,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "look around in a browser: python search.py --config_file %s --gallery %s --serve",
             options.config_file,
             search.gallery,
+            extra=NEXT,
         )
 
 

@@ -33,7 +33,7 @@ from processor.train import LoopOptions
 from solver.build import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.checkpoint import write_checkpoint
-from utils.distributed import DeviceOptions, is_main, pick_device, pick_precision, world_size
+from utils.distributed import DeviceOptions, main_first, on_main, pick_device, pick_precision, world_size
 from utils.logger import expert_table, log_to, metrics_table, setup_logger
 from utils.options import Options, flags_of, opt, parse
 from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
@@ -127,13 +127,14 @@ def cross_domain(options: Options) -> None:
             log.warning(LEAK)
         for target in targets:
             log.info("testing %s on %s %s, %s", path, target.dataset_name, test.test_split, device)
-            _, split = load_split(run, restored, target)
+            with main_first():
+                _, split = load_split(run, restored, target)
             row = table_rows(encode_split(model, split, precision), split, allow_unmatched=test.allow_unmatched)["t2i"]
             results.append(CrossResult(path, source == target, row))
     matrix = CrossDomain(tuple(labels(targets)), tuple(results))
     log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
-    if cross.csv is not None and is_main():
-        cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8")
+    if cross.csv is not None:
+        on_main(lambda: cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8"))
         log.info("all numbers: %s", cross.csv)
 
 
@@ -198,7 +199,8 @@ def test_run(options: Options) -> None:
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
     target = own_target(flags, options.get(data.mannequins.MannequinOptions))
-    dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
+    with main_first():
+        dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
     asked.require_queries(len(split.query_pids), split.name)
     features = encode_split(model.to(device), split, precision)
     rows = table_rows(features, split, test.i2t, test.allow_unmatched)

@@ -77,10 +77,9 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
-    if started_before := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
-        return read_flags(
-            [*(sys.argv[1:] if argv is None else argv), "--resume", "--resume_ckpt_file", str(started_before)]
-        )
+    if interrupted := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
+        given = sys.argv[1:] if argv is None else argv
+        return read_flags([*given, "--resume", "--resume_ckpt_file", str(interrupted)])
     options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
     return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
 

@@ -24,7 +24,7 @@ from datasets.checks import ImageOptions, Images, prepare_images
 from datasets.deletion import WordDeletion
 from datasets.fields import IMAGE_FIELDS, AugmentOptions, Sample, producers_for, trim
 from datasets.images import ImageError
-from datasets.parallel import as_is, leave_ctrl_c_to_the_loop
+from datasets.parallel import as_is, leave_signals_to_the_loop
 from datasets.records import Dataset, ImageRecord, counts
 from datasets.sampler import IdentitySampler, RandomSampler
 from datasets.tokenizer import shared_tokenizer
@@ -206,7 +206,7 @@ class TrainLoader:
             batch_sampler=self._sampler,
             num_workers=options.workers,
             collate_fn=as_is,
-            worker_init_fn=leave_ctrl_c_to_the_loop,
+            worker_init_fn=leave_signals_to_the_loop,
             pin_memory=pin_memory,
             persistent_workers=options.workers > 0,
             generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
@@ -311,7 +311,7 @@ class ImageBatches:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=options.workers,
             collate_fn=as_is,
-            worker_init_fn=leave_ctrl_c_to_the_loop,
+            worker_init_fn=leave_signals_to_the_loop,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from datasets.images import ImageError, load_resized
-from datasets.parallel import as_is, leave_ctrl_c_to_the_loop
+from datasets.parallel import as_is, leave_signals_to_the_loop
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -113,6 +113,6 @@ def photo_batches(
             batch_size=batch_size,
             num_workers=min(workers, len(names) // _PER_WORKER),
             collate_fn=as_is,
-            worker_init_fn=leave_ctrl_c_to_the_loop,
+            worker_init_fn=leave_signals_to_the_loop,
         )
     )

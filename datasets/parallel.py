@@ -28,9 +28,13 @@ def as_is(batch: Item) -> Item:
     return batch
 
 
-def leave_ctrl_c_to_the_loop(worker: int) -> None:
-    """A terminal sends Ctrl-C to the workers of a data loader too; the loop needs them to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_loop(worker: int) -> None:
+    """A terminal sends Ctrl-C, and torchrun SIGTERM, to the workers of a data loader too.
+
+    The loop needs them to finish its step. They end when it closes their queue, or dies.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run_chunks(

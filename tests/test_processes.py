@@ -98,7 +98,7 @@ def test_evaluation_in_shares_is_exact(pair: Path, capsys: pytest.CaptureFixture
     alone = capsys.readouterr().out
     for task in ("t2i", "i2t"):
         assert table(shared, task) == table(alone, task)
-    assert "--rerank 3: works in one process" in endings(pair, "reranked")[0]
+    assert "--rerank: works in one process" in endings(pair, "reranked")[0]
 
 
 def test_one_process_writes_and_speaks(pair: Path):

@@ -19,6 +19,7 @@ from PIL import Image
 from processor.search.results import Decode
 from processor.search.searcher import Searcher, shown
 from utils.options import opt
+from utils.terminal import NEXT
 
 if TYPE_CHECKING:
     from flask import Flask, Request, Response
@@ -78,7 +79,7 @@ def serve(app: "Flask", port: int) -> None:
         server = waitress.create_server(app, host=HOST, port=port, max_request_body_size=_UPLOAD_BYTES, threads=8)
     except OSError as error:
         raise ValueError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
-    log.info("search page: http://%s:%s/ (Ctrl-C ends it)", HOST, server.effective_port)
+    log.info("search page: http://%s:%s/ (Ctrl-C ends it)", HOST, server.effective_port, extra=NEXT)
     server.run()
 
 

@@ -3,10 +3,8 @@
 Shape letters: N photos, Q queries, K hits, D embedding, L lists.
 """
 
-import contextlib
 import logging
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from faiss.contrib.ivf_tools import add_preassigned
 from tqdm import tqdm
 
 from processor.search.index import Photos
+from utils.files import replacing
+from utils.locks import locked
 from utils.options import opt
 
 log = logging.getLogger("descry")
@@ -186,13 +186,8 @@ def _read(path: Path, photos: Photos) -> _Lists | None:
 
 def _write(path: Path, lists: _Lists) -> None:
     """Keep the lists for the next time, if the folder may be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with locked(path.with_suffix(".lock")), replacing(path) as file:
             np.savez(file, **lists._asdict())
-        part.replace(path)
     except OSError as error:
-        log.warning("%s: cannot be written (%s), so the lists are computed again next time", path, error.strerror)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        log.warning("%s; the lists are computed again next time", error)

@@ -1,10 +1,13 @@
 """Memory banks and their losses against plain loops."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from model.build import momentum_flag
+from model.clip import Encoded
 from model.losses.bank import Bank, BankOptions, turns
 from model.losses.base import PairFeatures, Sizes
 from model.losses.instance_memory import InstanceMemory, multi_positive_loss
@@ -84,18 +87,13 @@ def test_a_head_from_filling_to_update(kind):
     image_ids, pids = torch.tensor([0, 0, 1, 2, 3, 3]), torch.tensor([0, 0, 1, 1, 2, 2])
     head.fill_bank(PairFeatures(torch.randn(6, 8), torch.randn(6, 8), pids, image_ids))
 
-    class Pooled:
-        def __init__(self, pooled):
-            self.pooled = pooled
-
-        def _replace(self, pooled):
-            return Pooled(pooled)
+    def encode(features: torch.Tensor) -> Encoded:
+        return Encoded(features[:, None], features, features.new_zeros(()))
 
     batch = {"images": torch.randn(2, 8, requires_grad=True), "caption_ids": torch.randn(2, 8)}
     batch |= {"pids": torch.tensor([1, 1]), "image_ids": torch.tensor([1, 2])}
-    from contextlib import nullcontext
 
-    views = Views(batch, Pooled, Pooled, {}, nullcontext, 1)
+    views = Views(batch, encode, encode, {}, nullcontext, 1)
     term = head(views)
     term.loss.backward()
     before = {name: value.clone() for name, value in head.state_dict().items()}

@@ -49,7 +49,10 @@ document.getElementById("before").addEventListener("click", () => show(at - 1));
 document.getElementById("after").addEventListener("click", () => show(at + 1));
 document.getElementById("close").addEventListener("click", () => viewer.close());
 viewer.addEventListener("click", (event) => event.target === viewer && viewer.close());
-viewer.addEventListener("close", () => visible()[at] && link(visible()[at]).focus());
+viewer.addEventListener("close", () => {
+  const hit = visible()[at];
+  if (hit && !document.activeElement.matches("input")) link(hit).focus();
+});
 
 function step(key, shown, from) {
   if (key === "ArrowRight") return from + 1;
