@@ -23,6 +23,7 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--no-proxy-server"),
 )
 WAIT_MS = 60_000
+FOCUSED = "[...document.querySelectorAll('.open')].indexOf(document.activeElement)"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def until(page: object, expression: str) -> None:
 
 def focused(page: object) -> int:
     """Which photo has the focus."""
-    return page.evaluate("[...document.querySelectorAll('.open')].indexOf(document.activeElement)")
+    return page.evaluate(FOCUSED)
 
 
 def test_type_see_filter_open(page: object):
@@ -122,7 +123,7 @@ def test_type_see_filter_open(page: object):
     assert f"{scores[2]:.3f}" in page.inner_text("#caption")
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    assert focused(page) == 2
+    until(page, f"{FOCUSED} === 2")  # a moment after the viewer has closed
 
 
 def test_keyboard_alone(page: object):
