@@ -2,14 +2,12 @@
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -18,8 +16,9 @@ from tqdm import tqdm
 
 from processor.evaluate import Evaluation, Features
 from processor.journal import Journal, learning_rates
+from processor.signals import Interrupted, Signals, Stopped
 from utils.checkpoint import random_states, restore_random_states, write_checkpoint
-from utils.distributed import Precision, across_processes, is_main, largest, own_random_numbers, world_size
+from utils.distributed import Precision, across_processes, is_main, own_random_numbers
 from utils.history import Entry
 from utils.logger import hide_bar, metrics_table
 from utils.options import opt
@@ -70,64 +69,6 @@ class Progress:
 
 class NotFinite(RuntimeError):  # noqa: N818
     """A loss or weight became NaN or infinite."""
-
-
-class Stopped(SystemExit):  # noqa: N818
-    """Training was asked to stop by a signal and has saved its state; the code is 128 + the signal."""
-
-
-class _Interrupted(BaseException):
-    """A signal asked to stop, and what had to be finished first is."""
-
-
-class _Signals:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once.
-
-    Of several processes one may get the signal first, or alone: :meth:`agree` makes it the wish of all.
-    """
-
-    def __init__(self) -> None:
-        self.wanted: int | None = None
-        self._got: int | None = None
-        self._old: dict[int, Any] = {}
-        self._idle = False
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._got = number
-        if world_size() == 1:
-            self.wanted = number
-        signal.signal(number, self._old[number])
-        if self._idle:
-            raise _Interrupted
-        log.warning("%s: saving after this step; once more to stop at once", signal.Signals(number).name)
-
-    def agree(self) -> None:
-        """Ask the other processes whether they got a signal; all must call it after the same step."""
-        self.wanted = largest(self._got or 0) or None
-
-    @contextmanager
-    def breaking_off(self) -> Iterator[None]:
-        """Around work that changes nothing, as evaluation: a signal ends it at once, by :class:`_Interrupted`.
-
-        With several processes it goes on to its end: the others wait for this one's share.
-        """
-        self._idle = world_size() == 1
-        try:
-            if self.wanted is None:
-                yield
-        finally:
-            self._idle = False
-        if self.wanted is not None:  # also where the exception was lost, as it is inside a destructor
-            raise _Interrupted
-
-    def __exit__(self, *exc: object) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old)
 
 
 class Trainer:
@@ -224,12 +165,12 @@ class Trainer:
         own_random_numbers()
         epoch, step = self.progress.epoch, self.progress.step
         journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch), silent=not is_main())
-        with closing(journal), _Signals() as signals:
+        with closing(journal), Signals() as signals:
             while self.progress.epoch <= self.num_epoch:
                 try:
                     self._train_epoch(signals, journal)
                     self._finish_epoch(signals, journal)
-                except _Interrupted:
+                except Interrupted:
                     self.save_last()
                     where = self.progress.epoch, self.progress.step
                     log.info("stopped in epoch %d after step %d; --resume continues", *where)
@@ -237,7 +178,7 @@ class Trainer:
         self.record.write(best=self.progress.best, last=self.progress.last, finished=True)
         return self.progress
 
-    def _train_epoch(self, signals: _Signals, journal: Journal) -> None:
+    def _train_epoch(self, signals: Signals, journal: Journal) -> None:
         epoch = self.progress.epoch
         self.model.train()
         self.set_epoch(epoch)
@@ -253,7 +194,7 @@ class Trainer:
                 if not self._pending:  # asking the others waits for them, as fetching scalars does
                     signals.agree()
                 if signals.wanted is not None:
-                    raise _Interrupted
+                    raise Interrupted
                 if self.options.save_every and step % self.options.save_every == 0:
                     self.save_last()
 
@@ -304,7 +245,7 @@ class Trainer:
         rates = learning_rates(self.optimizer.param_groups)
         journal.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
 
-    def _finish_epoch(self, signals: _Signals, journal: Journal) -> None:
+    def _finish_epoch(self, signals: Signals, journal: Journal) -> None:
         progress = self.progress
         epoch = progress.epoch
         self._check_weights()

@@ -16,7 +16,8 @@ import train as train_script
 from datasets.mannequins import MannequinOptions, draw
 from model.build import needed_fields
 from model.losses import HEADS
-from processor.train import Stopped, Trainer
+from processor.signals import Stopped
+from processor.train import Trainer
 
 OWN = ("itc1", "cons", "memory_soft")
 LOSSES = "itc+itc1+cons+memory_soft"
