@@ -54,7 +54,7 @@ class _QuickGELU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         z = 1.702 * x
         ctx.save_for_backward(z)
-        return F.silu(z).div_(1.702)
+        return F.silu(z) / 1.702  # not in place: compiled by PyTorch 2.11 that gives wrong gradients
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

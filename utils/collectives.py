@@ -20,6 +20,10 @@ from torch import Tensor
 
 from utils.distributed import world_size
 
+# their names before PyTorch 2.13, and since
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class _Gather(torch.autograd.Function):
     """Equally many rows of every process, in the order of ranks."""
@@ -27,13 +31,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         out = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
-        dist.all_gather_single(out, rows.contiguous())
+        _all_gather(out, rows.contiguous())
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         own = grad.new_empty(len(grad) // world_size(), *grad.shape[1:])
-        dist.reduce_scatter_single(own, grad.contiguous())
+        _reduce_scatter(own, grad.contiguous())
         return own
 
 

@@ -1,5 +1,6 @@
 """Where the work runs: the processes that share it, the device of each, and its precision."""
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -122,6 +123,11 @@ def largest(value: int) -> int:
     return int(shared)
 
 
+# its name since PyTorch 2.13, and before
+_SYNC = {"forward_sync_buffers", "broadcast_buffers"} & set(inspect.signature(DistributedDataParallel).parameters)
+_KEEP_BUFFERS = {max(_SYNC): False}
+
+
 def across_processes(model: nn.Module) -> nn.Module:
     """What to call in place of a model in training, so that its gradients are means over all processes.
 
@@ -130,7 +136,7 @@ def across_processes(model: nn.Module) -> nn.Module:
     """
     if not dist.is_initialized():
         return model
-    return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True, **_KEEP_BUFFERS)
 
 
 def share_bounds(total: int, parts: int) -> list[int]:
