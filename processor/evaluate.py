@@ -105,9 +105,14 @@ def table_rows(
     return on_main(lambda: _rank(features, split, i2t, allow_unmatched))
 
 
-def _rank(features: Features, split: EvalSplit, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
+def pids_beside(features: Features, split: EvalSplit) -> tuple[Tensor, Tensor]:
+    """Identities of the queries and of the gallery, on the features' device."""
     device = features.text_QD.device
-    query_pids, gallery_pids = split.query_pids.to(device), split.gallery_pids.to(device)
+    return split.query_pids.to(device), split.gallery_pids.to(device)
+
+
+def _rank(features: Features, split: EvalSplit, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
+    query_pids, gallery_pids = pids_beside(features, split)
     rows = {
         "t2i": retrieval_metrics(
             features.text_QD, features.image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from processor.evaluate import EvalSplit, Features
+from processor.evaluate import EvalSplit, Features, pids_beside
 from utils.scores import Retrieved, retrieve
 from utils.sheet import Row, draw_sheet
 
@@ -45,9 +44,3 @@ def sheet_rows(found: Sequence[Retrieved], shown: Shown) -> list[Row]:
         )
         for each in found
     ]
-
-
-def pids_beside(features: Features, split: EvalSplit) -> tuple[Tensor, Tensor]:
-    """Identities of the queries and of the gallery, on the features' device."""
-    device = features.text_QD.device
-    return split.query_pids.to(device), split.gallery_pids.to(device)

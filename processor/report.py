@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from processor.evaluate import EvalSplit, Features
-from processor.examples import Shown, pids_beside, sheet_rows
+from processor.evaluate import EvalSplit, Features, pids_beside
+from processor.examples import Shown, sheet_rows
 from utils.logger import METRICS
 from utils.metrics import rank_matches
 from utils.options import opt

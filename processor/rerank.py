@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from processor.evaluate import EvalSplit, Features
+from processor.evaluate import EvalSplit, Features, pids_beside
 from utils.distributed import Precision
 from utils.metrics import rank_gallery, retrieval_metrics
 
@@ -54,9 +54,8 @@ def rerank(
     if not score_QK.isfinite().all():
         raise ValueError(f"--rerank {k}: the matching head gives scores that are not finite; its training diverged")
     order_QK = score_QK.sort(dim=1, descending=True, stable=True).indices
-    pids = (split.query_pids.to(position_QK.device), split.gallery_pids.to(position_QK.device))
     return retrieval_metrics(
-        *(features.text_QD, features.image_GD, *pids),
+        *(features.text_QD, features.image_GD, *pids_beside(features, split)),
         allow_unmatched=allow_unmatched,
         first_QK=position_QK.gather(1, order_QK),
     )

@@ -13,7 +13,7 @@ import test as test_script
 from datasets.images import decode
 from datasets.targets import own_target
 from model.restore import restore
-from processor.evaluate import encode_split
+from processor.evaluate import encode_split, pids_beside
 from processor.examples import Shown, sheet_rows
 from utils.distributed import DeviceOptions, pick_device, pick_precision
 from utils.scores import retrieve
@@ -30,8 +30,7 @@ def main(run_dir: Path) -> None:
     dataset, split = test_script.load_split(options, restored, target)
     device = pick_device(options.get(DeviceOptions))
     features = encode_split(restored.model.to(device), split, pick_precision(options.get(DeviceOptions), device))
-    pids = split.query_pids.to(device), split.gallery_pids.to(device)
-    found = retrieve(features.text_QD, features.image_GD, *pids, QUERIES, 6)
+    found = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), QUERIES, 6)
     shown = Shown(*data.captions_and_paths(dataset.test), decode)
     draw_sheet(sheet_rows(found, shown)).save(Path(__file__).with_name("retrieval.jpg"), quality=88)
 

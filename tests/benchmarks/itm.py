@@ -27,7 +27,7 @@ IDS = 11003
 """identities of CUHK-PEDES, the size of the id classifier"""
 
 
-def make(loss_names: str, backbone: BackboneOptions, device: str) -> Retriever:
+def make(loss_names: str, backbone: BackboneOptions, device: str | torch.device) -> Retriever:
     """A model with random weights, the same for the same losses."""
     torch.manual_seed(0)
     return build_retriever(load_clip(backbone), loss_names, lambda kind: kind(), TrainCounts(IDS, 1, 1)).to(device)

@@ -144,15 +144,18 @@ class PlainIRRA(nn.Module):
         return sum(F.cross_entropy(self.classifier(feature), pids_B) for feature in (image_BD, text_BD)) / 2
 
 
-_NAMES = {"clip.": "", "parts.": "", "heads.id.": "", "heads.": "", "in_proj.weight": "in_proj_weight"}
+_NAMES = {
+    **{"clip.": "", "parts.": "", "heads.id.": "", "heads.": ""},
+    **{"in_proj.weight": "in_proj_weight", "in_proj.bias": "in_proj_bias"},
+}
+"""parts of our names to those of the plain model"""
 
 
 def plain_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of our model under the names of the plain one."""
-    names = {**_NAMES, "in_proj.bias": "in_proj_bias"}
 
     def renamed(key: str) -> str:
-        for old, new in names.items():
+        for old, new in _NAMES.items():
             key = key.replace(old, new)
         return key
 

@@ -24,17 +24,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.fields import AugmentOptions, mask_tokens
-from model.build import TrainCounts, build_retriever
-from model.weights import BackboneOptions, load_clip
+from model.build import Retriever
+from model.weights import BackboneOptions
 from processor.train import LoopOptions, Trainer
 from solver.build import SolverOptions, build_optimizer
+from tests.benchmarks.itm import IDS, LENGTH, make
 from tests.benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
 from utils.distributed import Precision
 from utils.record import RunRecord
 
-LENGTH = 77
-IDS = 11003
-"""identities of CUHK-PEDES, the size of the id classifier"""
 LOSSES = "sdm+id+mlm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "4090": 165.0, "3090": 71.0}
@@ -68,15 +66,9 @@ def draw_batch(pairs: int, size: tuple[int, ...], device: torch.device) -> dict[
     return batch | {"caption_ids": batch["mlm_ids"]}
 
 
-def build_ours(backbone: BackboneOptions, device: torch.device) -> torch.nn.Module:
-    """The model as train.py builds it."""
-    torch.manual_seed(0)
-    return build_retriever(load_clip(backbone), LOSSES, lambda kind: kind(), TrainCounts(IDS, 1, 1)).to(device)
-
-
 def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision, run_dir: Path) -> Step:
     """The training loop's own step."""
-    model = build_ours(backbone, precision.device).train()
+    model = make(LOSSES, backbone, precision.device).train()
     trainer = Trainer(
         model,
         build_optimizer(model.parameter_roles(), SolverOptions()),
@@ -93,10 +85,16 @@ def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precisi
     return lambda: trainer.step(batch)
 
 
+def plain_of(model: Retriever) -> PlainIRRA:
+    """The plain form of our model, with its weights."""
+    reference = PlainIRRA(model.clip.sizes, IDS)
+    reference.load_state_dict(plain_state(model.state_dict()))
+    return reference
+
+
 def plain(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision) -> Step:
     """The reference."""
-    model = PlainIRRA(load_clip(backbone).sizes, IDS).to(precision.device)
-    model.load_state_dict(plain_state(build_ours(backbone, precision.device).state_dict()))
+    model = plain_of(make(LOSSES, backbone, precision.device)).to(precision.device)
     optimizer = plain_optimizer(model)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
 
@@ -137,9 +135,8 @@ def open_clip_step(size: tuple[int, ...], batch: dict[str, Tensor], precision: P
 
 def first_losses_agree(backbone: BackboneOptions, batch: dict[str, Tensor]) -> None:
     """Ours and the plain form are the same function, or the comparison means nothing."""
-    model = build_ours(backbone, batch["images"].device)
-    reference = PlainIRRA(model.clip.sizes, IDS).to(batch["images"].device)
-    reference.load_state_dict(plain_state(model.state_dict()))
+    model = make(LOSSES, backbone, batch["images"].device)
+    reference = plain_of(model).to(batch["images"].device)
     with torch.no_grad():
         loss, expected = model(batch)[0].loss.item(), reference(batch).item()
     assert abs(loss - expected) < 1e-3 * abs(expected), f"loss {loss}, plain form {expected}"
@@ -147,7 +144,7 @@ def first_losses_agree(backbone: BackboneOptions, batch: dict[str, Tensor]) -> N
 
 def flops(backbone: BackboneOptions, batch: dict[str, Tensor]) -> float:
     """Floating point operations of matrix products and attention, forward and backward, in our form."""
-    model = build_ours(backbone, batch["images"].device)
+    model = make(LOSSES, backbone, batch["images"].device)
     with FlopCounterMode(display=False) as counter:
         model(batch)[0].loss.backward()
     return float(counter.get_total_flops())
@@ -158,8 +155,8 @@ def compare(
 ) -> dict[str, tuple[float, int | None]]:
     """Median seconds per step of each form, called in turn, and its peak memory in bytes (on a GPU)."""
     made, peaks = {}, {}
-    for name, make in steps.items():
-        made[name] = make()
+    for name, build in steps.items():
+        made[name] = build()
         if device.type == "cuda":
             torch.cuda.synchronize()
             before = torch.cuda.memory_allocated()
