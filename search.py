@@ -14,32 +14,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets.build as data
-import model.build as models
-from datasets.gallery import find_photos, photo_batches
-from datasets.images import decode, load_resized
-from datasets.tokenizer import shared_tokenizer
-from datasets.transforms import eval_view
+from datasets.augmentation import eval_view
+from datasets.batches.options import DataOptions, data_groups
+from datasets.images.decode import decode, load_resized
+from gallery.index import GalleryIndex, index_folder
+from gallery.page import PageOptions, create_app, require_packages, serve
+from gallery.photos import find_photos, photo_batches
+from gallery.queries import QueryOptions, answer
+from gallery.ranking import RankingOptions, build_ranking
+from gallery.results import export, write_answers
+from gallery.searcher import Features, Searcher
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
-from model.finetune import FinetuneOptions
-from model.restore import Restored, restore
-from model.weights import BackboneOptions
-from processor.search.index import GalleryIndex, index_folder
-from processor.search.page import PageOptions, create_app, require_packages, serve
-from processor.search.queries import QueryOptions, answer
-from processor.search.ranking import RankingOptions, build_ranking
-from processor.search.results import export, write_answers
-from processor.search.searcher import Features, Searcher
-from processor.train import LoopOptions
-from solver.build import SolverOptions
+from model.backbones.clip_tokenizer import shared_tokenizer
+from model.backbones.spec import BackboneOptions
+from model.build import model_groups
+from model.checkpoints.finetune import FinetuneOptions
+from model.checkpoints.restore import Restored, restore
+from processor.run_dir.layout import RunOptions
+from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
+from processor.trainer import LoopOptions
+from solver.optimizer import SolverOptions
 from solver.schedule import ScheduleOptions
-from utils.distributed import DeviceOptions, Precision, pick_device, pick_precision
+from utils.command import parse, run_command
+from utils.device import DeviceOptions, Precision, pick_device, pick_precision
 from utils.files import file_sha256
-from utils.logger import setup_logger
-from utils.options import Options, opt, parse
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
-from utils.terminal import NEXT
+from utils.log import NEXT, setup_logger
+from utils.options import Options, opt
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,11 @@ class SearchOptions:
 
 GROUPS = {
     "search": [QueryOptions, SearchOptions, RankingOptions, PageOptions, DeviceOptions],
-    "as in training (from --config_file)": [data.DataOptions, BackboneOptions, LoRAOptions, ParsingOptions],
+    "as in training (from --config_file)": [DataOptions, BackboneOptions, LoRAOptions, ParsingOptions],
 }
 """every flag of search.py, by section of --help"""
 UNREAD = tuple(
-    group
-    for groups in (data.option_groups(), models.option_groups())
-    for members in groups.values()
-    for group in members
+    group for groups in (data_groups(), model_groups()) for members in groups.values() for group in members
 ) + (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
 """flags that a run's configs.yaml may hold and that mean nothing here"""
 
@@ -114,7 +112,7 @@ def update(index: GalleryIndex, options: Options, features: Features) -> None:
         log.warning("%s: %d symbolic links are not followed; put the files there", search.gallery, found.links)
     todo, outdated = index.changes(found.stamps)
     log.info("index %s: %d photos to encode, %d changed or gone", index.folder, len(todo), len(outdated))
-    size, workers = options.get(BackboneOptions).img_size, options.get(data.DataOptions).workers
+    size, workers = options.get(BackboneOptions).img_size, options.get(DataOptions).workers
     batches = partial(photo_batches, folder=search.gallery, size=size, batch_size=search.index_batch, workers=workers)
     faults = index.update(found.stamps, lambda names: features.photos(batches(names)))
     if faults:
@@ -140,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--php_attention batch: encoded one by one, so that no feature depends on others, unlike in test.py"
         )
     size = options.get(BackboneOptions).img_size
-    length = restored.text_length(options.get(data.DataOptions).text_length)
+    length = restored.text_length(options.get(DataOptions).text_length)
     features = Features(model, precision, shared_tokenizer(), length, eval_view, partial(load_resized, size=size))
     about = made_by(checkpoint, restored, options, precision)
     index_dir = search.index_dir or run_dir / "search" / "index"

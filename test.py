@@ -12,32 +12,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import datasets.build as data
-import model.build as models
-from datasets.images import decode
+from analysis.cross_domain import CrossDomain, CrossDomainOptions, CrossResult
+from analysis.expert_table import expert_table
+from analysis.method_sections import particulars
+from analysis.report import ReportOptions, write_report
+from analysis.targets import Target, labels, named_target, own_target
+from datasets.batches.evaluation_split import EvalData, captions_and_paths, eval_data
+from datasets.batches.options import DataOptions, checked_images, data_groups, read_dataset, require_split
+from datasets.images.decode import decode
+from datasets.images.source import ImageOptions
+from datasets.mannequins import draw as mannequins
 from datasets.records import Dataset, counts
-from datasets.targets import Target, labels, named_target, own_target
-from datasets.tokenizer import Tokenizer
 from model.adapters.parsing import LEAK
-from model.finetune import FinetuneOptions
+from model.backbones.clip_tokenizer import Tokenizer
+from model.backbones.spec import BackboneOptions
+from model.build import LossOptions, model_groups
+from model.checkpoints.finetune import FinetuneOptions
+from model.checkpoints.restore import Restored, restore
 from model.matcher import restore_matcher
-from model.particulars import particulars
-from model.restore import Restored, restore
-from model.weights import BackboneOptions
-from processor.cross_domain import CrossDomain, CrossDomainOptions, CrossResult
-from processor.evaluate import Features, encode_split, table_rows
+from model.retriever import Retriever
+from processor.evaluator import Features, encode_split, table_rows
 from processor.examples import Shown
-from processor.report import ReportOptions, write_report
+from processor.metrics.table import metrics_table
 from processor.rerank import rerank
-from processor.train import LoopOptions
-from solver.build import SolverOptions
+from processor.run_dir.checkpoint import write_checkpoint
+from processor.run_dir.layout import RunOptions
+from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
+from processor.trainer import LoopOptions
+from solver.optimizer import SolverOptions
 from solver.schedule import ScheduleOptions
-from utils.checkpoint import write_checkpoint
-from utils.distributed import DeviceOptions, main_first, on_main, pick_device, pick_precision, world_size
-from utils.logger import expert_table, log_to, metrics_table, setup_logger
-from utils.options import Options, flags_of, opt, parse
-from utils.run import PUBLISHED_WITHOUT_EFFECT, RunOptions, run_command
-from utils.terminal import NEXT
+from utils.command import parse, run_command
+from utils.device import DeviceOptions, pick_device, pick_precision
+from utils.distributed import main_first, on_main, world_size
+from utils.log import NEXT, log_to, setup_logger
+from utils.options import Options, flags_of, opt
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,8 @@ GROUPS = {
     "test": [TestOptions, DeviceOptions],
     "report": [ReportOptions],
     "cross-domain": [CrossDomainOptions],
-    **data.option_groups(),
-    **models.option_groups(),
+    **data_groups(),
+    **model_groups(),
 }
 """every flag of test.py, by section of --help"""
 TRAINING_ONLY = (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
@@ -75,7 +83,7 @@ UNREAD = {*PUBLISHED_WITHOUT_EFFECT, *(flag.name for options in TRAINING_ONLY fo
 log = logging.getLogger("descry")
 
 
-def export_merged(model: models.Retriever, path: Path) -> None:
+def export_merged(model: Retriever, path: Path) -> None:
     """Write the towers, whose LoRA is merged, as a run without LoRA would; prompts cannot be merged and go along."""
     write_checkpoint(path, {"model": model.state_dict()})
     if model.clip.prompts is not None:
@@ -92,20 +100,18 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     return parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
 
 
-def load_split(
-    options: Options, restored: Restored, target: Target, padded: bool = False
-) -> tuple[Dataset, data.EvalData]:
+def load_split(options: Options, restored: Restored, target: Target, padded: bool = False) -> tuple[Dataset, EvalData]:
     """A data set as the run's model takes it, and the split of it to test on."""
     test = options.get(TestOptions)
-    flags = target.flags(options.get(data.DataOptions))
+    flags = target.flags(options.get(DataOptions))
     flags = replace(flags, text_length=restored.text_length(flags.text_length))
-    dataset = data.read_dataset(flags, target.drawing)
-    data.require_split(dataset, test.test_split, "--test_split")
-    image_flags, size = options.get(data.ImageOptions), options.get(BackboneOptions).img_size
-    dataset, images = data.checked_images(dataset, size, flags, image_flags, (test.test_split,))
+    dataset = read_dataset(flags, target.drawing)
+    require_split(dataset, test.test_split, "--test_split")
+    image_flags, size = options.get(ImageOptions), options.get(BackboneOptions).img_size
+    dataset, images = checked_images(dataset, size, flags, image_flags, (test.test_split,))
     pinned = pick_device(options.get(DeviceOptions)).type == "cuda"
     records, padded = dataset.split(test.test_split), padded or restored.model.reads_padding
-    return dataset, data.eval_data(test.test_split, records, images, flags, padded, pinned)
+    return dataset, eval_data(test.test_split, records, images, flags, padded, pinned)
 
 
 def cross_domain(options: Options) -> None:
@@ -116,8 +122,8 @@ def cross_domain(options: Options) -> None:
         raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in cross.checked_runs()]
-    own = [own_target(run.get(data.DataOptions), run.get(data.mannequins.MannequinOptions)) for _, run in runs]
-    flags, drawing = options.get(data.DataOptions), options.get(data.mannequins.MannequinOptions)
+    own = [own_target(run.get(DataOptions), run.get(mannequins.MannequinOptions)) for _, run in runs]
+    flags, drawing = options.get(DataOptions), options.get(mannequins.MannequinOptions)
     targets = [named_target(name, flags, drawing) for name in cross.targets] or list(dict.fromkeys(own))
     results = []
     for (path, run), source in zip(runs, own, strict=True):
@@ -143,7 +149,7 @@ def report(
     options: Options,
     restored: Restored,
     dataset: Dataset,
-    split: data.EvalData,
+    split: EvalData,
     features: Features,
     rows: dict[str, dict[str, float]],
 ) -> None:
@@ -154,7 +160,7 @@ def report(
         "weights": str(test.checkpoint or "best.pth"),
         "data set": f"{dataset.name} {split.name}",
         "identities, images, captions": ", ".join(f"{number:,}" for number in counts(images)),
-        "losses": options.get(models.LossOptions).loss_names,
+        "losses": options.get(LossOptions).loss_names,
     }
     tokenizer = Tokenizer()
     page = write_report(
@@ -162,7 +168,7 @@ def report(
         options.get(ReportOptions),
         features,
         split,
-        Shown(*data.captions_and_paths(images), decode),
+        Shown(*captions_and_paths(images), decode),
         rows,
         facts,
         particulars(restored, options.get, dataset.train, lambda number: tokenizer.decode([number])),
@@ -172,7 +178,7 @@ def report(
 
 def test_run(options: Options) -> None:
     """Test the run of ``--config_file``."""
-    test, flags = options.get(TestOptions), options.get(data.DataOptions)
+    test, flags = options.get(TestOptions), options.get(DataOptions)
     if options.config_file is None:
         raise ValueError("--config_file: say which run to test, as in --config_file logs/.../configs.yaml")
     run_dir = options.config_file.parent
@@ -198,7 +204,7 @@ def test_run(options: Options) -> None:
         log.warning(LEAK)
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
-    target = own_target(flags, options.get(data.mannequins.MannequinOptions))
+    target = own_target(flags, options.get(mannequins.MannequinOptions))
     with main_first():
         dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
     asked.require_queries(len(split.query_pids), split.name)

@@ -17,43 +17,58 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-import datasets.build as data
-import model.build as models
-from datasets import fields
+from datasets.batches import fields
+from datasets.batches.evaluation_split import EvalData, captions_and_paths, eval_data
+from datasets.batches.options import DataOptions, checked_images, data_groups, read_dataset, require_split
+from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
+from datasets.images.source import ImageOptions, Images
+from datasets.mannequins import draw as mannequins
 from datasets.records import Dataset, counts
 from model.adapters.parsing import LEAK
 from model.adapters.prompts import PromptOptions
-from model.finetune import FinetuneOptions, start_from
-from model.losses.base import PairFeatures
-from model.published import our_names
-from model.weights import BackboneOptions, load_clip, state_dict_in, weights_file
-from processor.evaluate import encode_split, evaluate
-from processor.examples import Shown, draw_examples
-from processor.train import LoopOptions, Progress, Trainer
-from solver.build import SolverOptions, build_optimizer
-from solver.schedule import ScheduleOptions, set_epoch
-from utils.checkpoint import read_last, read_torch_file, set_seed
-from utils.distributed import DeviceOptions, Precision, main_first, on_main, pick_device, pick_precision
-from utils.logger import log_to, metrics_table, setup_logger
-from utils.options import Options, parse
-from utils.record import RunRecord, facts_of
-from utils.run import (
-    PUBLISHED_WITHOUT_EFFECT,
-    RunOptions,
-    choose_run_dir,
-    interrupted_run,
-    make_run_dir,
-    run_command,
+from model.backbones.clip import load_clip, weights_file
+from model.backbones.spec import BackboneOptions
+from model.build import (
+    LossOptions,
+    TrainCounts,
+    build_retriever,
+    check_text,
+    model_groups,
+    momentum_flag,
+    needed_fields,
+    padded_fields,
+    parameter_summary,
+    reads_padding,
+    several_ids,
 )
-from utils.seeds import train_seeds
-from utils.terminal import NEXT
+from model.checkpoints.archives import read_torch_file, state_dict_in
+from model.checkpoints.finetune import FinetuneOptions, start_from
+from model.checkpoints.published import our_names
+from model.losses.base import PairFeatures
+from model.retriever import Retriever
+from processor.evaluator import encode_split, evaluate
+from processor.examples import Shown, draw_examples
+from processor.metrics.table import metrics_table
+from processor.run_dir.checkpoint import read_last, set_seed
+from processor.run_dir.layout import RunOptions, choose_run_dir, interrupted_run, make_run_dir
+from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
+from processor.run_dir.record import RunRecord, facts_of
+from processor.run_dir.seeds import train_seeds
+from processor.trainer import LoopOptions, Progress, Trainer
+from solver.optimizer import SolverOptions, build_optimizer
+from solver.schedule import ScheduleOptions, set_epoch
+from utils.command import parse, run_command
+from utils.device import DeviceOptions, Precision, pick_device, pick_precision
+from utils.distributed import main_first, on_main
+from utils.log import NEXT, log_to, setup_logger
+from utils.options import Options
 
 log = logging.getLogger("descry")
 
 GROUPS = {
     "run": [RunOptions, FinetuneOptions, DeviceOptions],
-    **data.option_groups(),
-    **models.option_groups(),
+    **data_groups(),
+    **model_groups(),
     "optimiser": [SolverOptions, ScheduleOptions],
     "loop": [LoopOptions],
 }
@@ -64,11 +79,11 @@ class TrainingData(NamedTuple):
     """What a run reads."""
 
     dataset: Dataset
-    loader: data.TrainLoader
-    validation: data.EvalData
+    loader: TrainLoader
+    validation: EvalData
     pids: Tensor
     """identity of every training pair, for reports"""
-    images: data.Images
+    images: Images
     shown: Shown
     """the validation split as people see it"""
 
@@ -77,47 +92,47 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of ``--config_file``; a resumed run starts from its own configs.yaml."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT)
     run = options.get(RunOptions)
-    if interrupted := on_main(partial(interrupted_run, run, options.get(data.DataOptions).dataset_name)):
+    if interrupted := on_main(partial(interrupted_run, run, options.get(DataOptions).dataset_name)):
         given = sys.argv[1:] if argv is None else argv
         return read_flags([*given, "--resume", "--resume_ckpt_file", str(interrupted)])
     options = options.over(run.saved_flags, PUBLISHED_WITHOUT_EFFECT) if run.resume else options
-    return options.moved("momentum", models.momentum_flag(options.get(models.LossOptions).loss_names))
+    return options.moved("momentum", momentum_flag(options.get(LossOptions).loss_names))
 
 
-def load_data(options: Options, flags: data.DataOptions, precision: Precision) -> TrainingData:
+def load_data(options: Options, flags: DataOptions, precision: Precision) -> TrainingData:
     """Read, check and serve the data set that the flags name."""
-    loss_names = options.get(models.LossOptions).loss_names
+    loss_names = options.get(LossOptions).loss_names
     augment = options.get(fields.AugmentOptions)
     size = options.get(BackboneOptions).img_size
-    dataset = data.read_dataset(flags, options.get(data.mannequins.MannequinOptions))
-    data.require_split(dataset, "train", "--dataset_name")
-    data.require_split(dataset, flags.val_dataset, "--val_dataset")
+    dataset = read_dataset(flags, options.get(mannequins.MannequinOptions))
+    require_split(dataset, "train", "--dataset_name")
+    require_split(dataset, flags.val_dataset, "--val_dataset")
     splits = ("train", flags.val_dataset)
-    dataset, images = data.checked_images(dataset, size, flags, options.get(data.ImageOptions), splits)
-    made = fields.fields_to_make(models.needed_fields(loss_names), augment)
-    reads_padding = models.reads_padding(loss_names, options.get)
-    padded = fields.TEXT_FIELDS if reads_padding else models.padded_fields(loss_names)
-    pairs = data.TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
+    dataset, images = checked_images(dataset, size, flags, options.get(ImageOptions), splits)
+    made = fields.fields_to_make(needed_fields(loss_names), augment)
+    whole = reads_padding(loss_names, options.get)
+    padded = fields.TEXT_FIELDS if whole else padded_fields(loss_names)
+    pairs = TrainPairs(dataset.train, images, made, padded, augment, flags.text_length, flags.seed)
     pinned = precision.device.type == "cuda"
     records = dataset.split(flags.val_dataset)
-    validation = data.eval_data(flags.val_dataset, records, images, flags, reads_padding, pinned)
-    loader = data.TrainLoader(pairs, flags, pinned, models.several_ids(loss_names))
-    shown = Shown(*data.captions_and_paths(records), images.picture)
+    validation = eval_data(flags.val_dataset, records, images, flags, whole, pinned)
+    loader = TrainLoader(pairs, flags, pinned, several_ids(loss_names))
+    shown = Shown(*captions_and_paths(records), images.picture)
     return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
 
 
-def load_finetune(model: models.Retriever, path: Path) -> None:
+def load_finetune(model: Retriever, path: Path) -> None:
     """Start from ``--finetune``, and say what was used of it."""
     state, unknown = our_names(state_dict_in(read_torch_file(path), path))
     used, unused = start_from(model, state, str(path))
     log.info("--finetune %s: used %s; not used: %s", path, ", ".join(used), ", ".join([*unused, *unknown]) or "nothing")
 
 
-def fill_banks(model: models.Retriever, training: TrainingData, flags: data.DataOptions, precision: Precision) -> None:
+def fill_banks(model: Retriever, training: TrainingData, flags: DataOptions, precision: Precision) -> None:
     """Start the memory banks from the features of all training pairs, which takes a pass over them."""
     records = training.dataset.train
     pinned = precision.device.type == "cuda"
-    split = data.eval_data("memory: train", records, training.images, flags, model.reads_padding, pinned)
+    split = eval_data("memory: train", records, training.images, flags, model.reads_padding, pinned)
     features = encode_split(model, split, precision)
     image_N = torch.tensor([row for row, record in enumerate(records) for _ in record.captions])
     image_ND = features.image_GD[image_N.to(precision.device)]
@@ -136,7 +151,7 @@ def record_of(run_dir: Path, options: Options, dataset: Dataset, precision: Prec
 
 def train(options: Options) -> Progress:
     """Train once, from build to the final table."""
-    run, flags = options.get(RunOptions), options.get(data.DataOptions)
+    run, flags = options.get(RunOptions), options.get(DataOptions)
     device_flags = options.get(DeviceOptions)
     precision = pick_precision(device_flags, device := pick_device(device_flags))
     run_dir = on_main(partial(choose_run_dir, run, flags.dataset_name))
@@ -147,24 +162,24 @@ def train(options: Options) -> Progress:
     with main_first():  # which may have to download weights, draw data or fill a cache
         checkpoint = read_last(run.checkpoint) if run.resume else None
         clip = load_clip(options.get(BackboneOptions))
-        room = models.check_text(clip, flags.text_length, options.get(PromptOptions).count)
+        room = check_text(clip, flags.text_length, options.get(PromptOptions).count)
         flags = replace(flags, text_length=room)
         training = load_data(options, flags, precision)
-    loss_names = options.get(models.LossOptions).loss_names
+    loss_names = options.get(LossOptions).loss_names
     ids, images, pairs = counts(training.dataset.train)
-    model = models.build_retriever(clip, loss_names, options.get, models.TrainCounts(ids, pairs, images)).to(device)
+    model = build_retriever(clip, loss_names, options.get, TrainCounts(ids, pairs, images)).to(device)
     if model.attends_over_batch:
         log.warning(LEAK)
     if options.get(FinetuneOptions).finetune and checkpoint is None:
         load_finetune(model, Path(options.get(FinetuneOptions).finetune))
     if model.has_banks and checkpoint is None:
         fill_banks(model, training, flags, precision)
-    log.info("losses: %s; %s", loss_names, models.parameter_summary(model))
+    log.info("losses: %s; %s", loss_names, parameter_summary(model))
     if flags.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")
     schedule = options.get(ScheduleOptions)
     optimizer = build_optimizer(model.parameter_roles(), options.get(SolverOptions))
-    needed = models.needed_fields(loss_names)
+    needed = needed_fields(loss_names)
     trainer = Trainer(
         model,
         optimizer,
@@ -173,7 +188,7 @@ def train(options: Options) -> Progress:
         num_epoch=schedule.num_epoch,
         set_epoch=partial(set_epoch, optimizer, options=schedule),
         prepare=partial(
-            data.prepare_batch, device=device, aliases=fields.aliases(needed, options.get(fields.AugmentOptions))
+            prepare_batch, device=device, aliases=fields.aliases(needed, options.get(fields.AugmentOptions))
         ),
         evaluate=partial(evaluate, model, training.validation, precision),
         precision=precision,
@@ -199,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = read_flags(argv)
     run = options.get(RunOptions)
     if run.seeds:
-        folder = on_main(partial(choose_run_dir, run, options.get(data.DataOptions).dataset_name))
+        folder = on_main(partial(choose_run_dir, run, options.get(DataOptions).dataset_name))
         train_seeds(options, folder, train)
     else:
         train(options)

@@ -22,4 +22,4 @@ for each in "${losses[@]}"; do
         python train.py --loss_names "$each" --run_dir "$folder/$each" "$@"
     fi
 done
-python -m utils.compare "${losses[@]/#/$folder/}"
+python -m analysis.compare "${losses[@]/#/$folder/}"

@@ -8,7 +8,7 @@ renumbered 0..n-1 in ascending order, those of val and test stay as they are.
 from pathlib import Path
 
 from datasets.annotations import DataError, read
-from datasets.checks import FileIndex
+from datasets.images.verify import FileIndex
 from datasets.records import Dataset
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from utils.logger import hide_bar
+from utils.log import hide_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,24 +1,22 @@
 """The whole model: towers, shared parts and loss heads, put together from typed options."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from model.adapters import FreezeOptions, add_adapters, restore_adapters
+from model.adapters import FreezeOptions, add_adapters
 from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import Parsing, ParsingOptions, fit_options
+from model.adapters.parsing import Parsing, ParsingOptions
 from model.adapters.prompts import PromptOptions
-from model.clip import CLIP, Encoded
-from model.cross import CrossFormer
-from model.engine import EngineOptions, in_parts, set_up_towers
+from model.backbones.clip import CLIP
+from model.backbones.spec import BackboneOptions
+from model.cross_former import CrossFormer
 from model.losses import HEADS
-from model.losses.base import LossHead, PairFeatures, Sizes
-from model.views import Views
-from model.weights import BackboneOptions, at_resolution, load_strict, sizes_of
+from model.losses.base import Sizes
+from model.memory_saving import EngineOptions, set_up_towers
+from model.retriever import Retriever
 from utils.distributed import world_size
 from utils.options import opt
 
@@ -54,7 +52,7 @@ def head_names(loss_names: str) -> tuple[str, ...]:
     return names
 
 
-def option_groups() -> dict[str, list[type]]:
+def model_groups() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
     heads = [head.Options for head in HEADS.values()]
     parts = [part.Options for part in PARTS.values()]
@@ -95,115 +93,6 @@ def reads_padding(loss_names: str, get: GetOptions) -> bool:
 def momentum_flag(loss_names: str) -> str:
     """The flag that the published name ``--momentum`` means with these losses."""
     return "bank_momentum" if any(HEADS[name].has_bank for name in head_names(loss_names)) else "sgd_momentum"
-
-
-class Step(NamedTuple):
-    """What the model returns for a training batch."""
-
-    loss: Tensor
-    """scalar to differentiate"""
-    report: dict[str, Tensor]
-    """detached scalars for the log: each weighted loss as NAME_loss, and the heads' metrics"""
-
-
-class Retriever(nn.Module):
-    """A dual encoder with its loss heads."""
-
-    def __init__(
-        self,
-        clip: CLIP,
-        parts: Mapping[str, nn.Module],
-        heads: Mapping[str, LossHead],
-        parsing: Parsing | None = None,
-    ) -> None:
-        super().__init__()
-        self.clip = clip
-        self.parsing = parsing
-        self.parts = nn.ModuleDict(parts)
-        self.heads = nn.ModuleDict(heads)
-        self.accumulate = 1
-        """parts in which training encodes a batch"""
-
-    def encode_image(self, images_BCHW: Tensor) -> Encoded:
-        """Normalised pixels to tokens and pooled features."""
-        encoded = in_parts(self.clip.encode_image, images_BCHW, self.accumulate)
-        return encoded if self.parsing is None else self.parsing(encoded, "image")
-
-    def encode_text(self, ids_BL: Tensor) -> Encoded:
-        """Token ids to tokens and pooled features."""
-        encoded = in_parts(self.clip.encode_text, ids_BL, self.accumulate)
-        return encoded if self.parsing is None else self.parsing(encoded, "text")
-
-    @property
-    def reads_padding(self) -> bool:
-        """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
-        return self.parsing is not None and self.parsing.reads_padding
-
-    @property
-    def attends_over_batch(self) -> bool:
-        """Whether a feature depends on the other samples of its batch."""
-        return self.parsing is not None and self.parsing.over_batch
-
-    def expert_use(self) -> dict[str, Tensor]:
-        """Tokens (blocks, experts) that each expert has seen, by modality; empty without experts."""
-        return {} if self.parsing is None else self.parsing.expert_use()
-
-    def forward(
-        self,
-        batch: Mapping[str, Tensor],
-        epoch: int = 1,
-        precision: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> tuple[Step, Views]:
-        """The objective of one batch.
-
-        Args:
-            batch: the fields that :func:`needed_fields` lists.
-            epoch: 1 in the first epoch.
-            precision: context in which network layers run; losses run outside it, in float32.
-        """
-        views = Views(batch, self.encode_image, self.encode_text, self.parts, precision, epoch)
-        weighted: list[Tensor] = []
-        report: dict[str, Tensor] = {}
-        for name, head in self.heads.items():
-            term = head(views)
-            weighted.append(head.weight * term.loss)
-            report[f"{name}_loss"] = weighted[-1].detach()
-            report.update(term.metrics)
-        if self.parsing is not None and self.training:
-            self.parsing.count(views.routing)
-        total = torch.stack(weighted).sum()
-        return Step(total, {"loss": total.detach(), **report}), views
-
-    def after_backward(self, views: Views) -> None:
-        """Let the heads update their memories."""
-        for head in self.heads.values():
-            head.after_backward(views)
-
-    def epoch_report(self, train_pids: Tensor) -> list[str]:
-        """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""
-        lines = {name: head.epoch_report(train_pids) for name, head in self.heads.items()}
-        return [f"{name}: {line}" for name, line in lines.items() if line]
-
-    @property
-    def has_banks(self) -> bool:
-        """Whether some head has a memory bank that must be filled before training."""
-        return any(head.has_bank for head in self.heads.values())
-
-    def fill_banks(self, pairs: PairFeatures) -> None:
-        """Start the heads' memory banks from the features of all training pairs."""
-        for head in self.heads.values():
-            head.fill_bank(pairs)
-
-    def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
-        """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
-        claims: dict[str, str] = {}
-        for prefix, module in self.named_modules():
-            for below, role in getattr(module, "roles", {}).items():
-                claims[".".join(filter(None, (prefix, below)))] = role
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                owners = [prefix for prefix in claims if not prefix or f"{name}.".startswith(f"{prefix}.")]
-                yield name, parameter, claims[max(owners, key=len)] if owners else "plain"
 
 
 class TrainCounts(NamedTuple):
@@ -251,48 +140,6 @@ def build_retriever(clip: CLIP, loss_names: str, get: GetOptions, train: TrainCo
     model = Retriever(clip, parts, heads, parsing)
     model.accumulate = get(EngineOptions).accumulate
     return model
-
-
-def restore_encoder(
-    state: Mapping[str, Tensor],
-    backbone: BackboneOptions,
-    source: str,
-    lora: LoRAOptions = LoRAOptions(),  # noqa: B008 (frozen)
-    parsing_options: ParsingOptions = ParsingOptions(),  # noqa: B008 (frozen)
-) -> tuple[Retriever, list[str]]:
-    """The part of a checkpoint that encodes, for testing; needs no CLIP archive.
-
-    Args:
-        state: weights under our names.
-        backbone: image size and stride of the run.
-        parsing_options: PHP's flags of the run; sizes that its weights show are read off them.
-        source: what to call the checkpoint in an error.
-        lora: scale of the LoRA, if the checkpoint has one.
-
-    Returns:
-        the model without heads, and the keys that testing does not use.
-
-    Raises:
-        ValueError: weights of the towers are missing or do not fit.
-    """
-    try:
-        stored = sizes_of(state, "clip.")
-    except KeyError as error:
-        raise ValueError(f"{source}: no trained towers in it, {error} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{source}: no trained towers in it, {error}") from None
-    sizes = at_resolution(stored, backbone)
-    clip = CLIP(sizes)
-    state = restore_adapters(clip, state, lora)
-    parsing = None
-    below = {key.removeprefix("parsing."): value for key, value in state.items() if key.startswith("parsing.")}
-    if below or parsing_options.php_variant is not None:
-        parsing = Parsing(fit_options(parsing_options, below, source), sizes.embed_dim)
-    model = Retriever(clip, {}, {}, parsing)
-    used = ("clip.", *(f"parsing.{stage}." for stage in (parsing.stages if parsing else ())))
-    encoder = {key: value for key, value in state.items() if key.startswith(used)}
-    load_strict(model, encoder, source)
-    return model, [key for key in state if key not in encoder]
 
 
 def check_text(clip: CLIP, text_length: int, prompts: int) -> int:

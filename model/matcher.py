@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from model.cross import CrossFormer, CrossOptions
+from model.checkpoints.archives import load_strict
+from model.cross_former import CrossFormer, CrossOptions
 from model.losses.base import Sizes
 from model.losses.itm import ITM, ITMOptions
-from model.weights import load_strict
 
 _SOURCES = {"cross_former": "parts.cross_former", "itm": "heads.itm"}
 """our modules to where a training checkpoint has them"""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from processor.evaluate import EvalSplit, Features, pids_beside
-from utils.scores import Retrieved, retrieve
-from utils.sheet import Row, draw_sheet
+from datasets.contact_sheet import Row, draw_sheet
+from processor.evaluator import EvalSplit, Features, pids_beside
+from processor.metrics.scores import Retrieved, retrieve
 
 
 class Shown(NamedTuple):

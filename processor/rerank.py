@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from processor.evaluate import EvalSplit, Features, pids_beside
-from utils.distributed import Precision
-from utils.metrics import rank_gallery, retrieval_metrics
+from processor.evaluator import EvalSplit, Features, pids_beside
+from processor.metrics.ranks import rank_gallery, retrieval_metrics
+from utils.device import Precision
 
 TOKEN_BYTES = (1 << 32, 1 << 30)
 """caption tokens held at once, on a GPU and on a CPU; more captions than fit take further passes over the gallery"""

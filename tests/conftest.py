@@ -11,8 +11,8 @@ import pytest
 import search as search_script
 import test as test_script
 import train as train_script
-from datasets.mannequins import MannequinOptions, draw
-from utils.run import run_command
+from datasets.mannequins.draw import MannequinOptions, draw
+from utils.command import run_command
 
 ROOT = Path(__file__).parent.parent
 DRAWING = MannequinOptions(

@@ -1,22 +1,81 @@
-"""Where the work runs: the processes that share it, the device of each, and its precision."""
+"""Tensors across the W processes of a run, with gradients.
+
+Every process computes the objective of the whole batch, and DistributedDataParallel takes the mean of their parameter
+gradients. That mean is the gradient that one process with the whole batch has, because the backward pass of a gather
+adds up, for the rows that a process gave, the gradients of all processes:
+
+- Above a gather all processes compute the same, so the mean of their equal gradients is the gradient.
+- Below it a process has W times the gradient that its own rows cause; the mean over processes is the sum over rows.
+- What a process computes of its own rows alone (a share of a loss) enters the objective through :func:`all_sum`, which
+  is a gather: again W times the gradient of its share, and again the mean is the sum.
+"""
 
 import inspect
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.options import opt
+# their names before PyTorch 2.13, and since
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
-log = logging.getLogger("descry")
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+class _Gather(torch.autograd.Function):
+    """Equally many rows of every process, in the order of ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        out = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        _all_gather(out, rows.contiguous())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        own = grad.new_empty(len(grad) // world_size(), *grad.shape[1:])
+        _reduce_scatter(own, grad.contiguous())
+        return own
+
+
+def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The rows (n, ...) of all processes in the order of ranks: (sum of ``sizes``, ...).
+
+    All processes must call it, also one without any row. Rows of different numbers travel padded.
+
+    Args:
+        rows: this process's; every process has the same type and the same other dimensions.
+        sizes: number of rows of every process.
+    """
+    if world_size() == 1:
+        return rows
+    longest = max(sizes)
+    if min(sizes) < longest:  # on all processes alike, so that their backward passes communicate in the same order
+        rows = F.pad(rows, (*(0, 0) * (rows.ndim - 1), 0, longest - len(rows)))
+    gathered = _Gather.apply(rows)
+    if min(sizes) == longest:
+        return gathered
+    return torch.cat([part[:size] for part, size in zip(gathered.split(longest), sizes, strict=True)])
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; all must call it."""
+    return value if world_size() == 1 else gather_rows(value[None], (1,) * world_size()).sum(dim=0)
+
+
+def from_main(value: Tensor) -> Tensor:
+    """The main process's tensor, in place of what the others made of the same shape: for random choices."""
+    if world_size() > 1:
+        dist.broadcast(value, src=0)
+    return value
+
 
 Result = TypeVar("Result")
 
@@ -125,6 +184,7 @@ def largest(value: int) -> int:
 
 # its name since PyTorch 2.13, and before
 _SYNC = {"forward_sync_buffers", "broadcast_buffers"} & set(inspect.signature(DistributedDataParallel).parameters)
+
 _KEEP_BUFFERS = {max(_SYNC): False}
 
 
@@ -151,106 +211,3 @@ def own_random_numbers() -> None:
     """Let every process but the main one draw numbers of its own (dropout), derived from a state that all share."""
     if not is_main():
         torch.manual_seed(int(torch.randint(2**62, ())) + rank())
-
-
-@dataclass(frozen=True)
-class DeviceOptions:
-    """Flags of device and precision."""
-
-    device: str = opt("auto", "auto, cpu, cuda or cuda:N")
-    gpu_id: int | None = opt(None, "the CUDA device to use when there is one (published flag, as cuda:N)")
-    precision: str = opt(
-        "auto", "arithmetic of the network; weights stay float32", choices=("auto", "fp32", "bf16", "fp16")
-    )
-
-
-def pick_device(options: DeviceOptions) -> torch.device:
-    """The device that the flags ask for.
-
-    Raises:
-        ValueError: names the flag when there is no such device.
-    """
-    if dist.is_initialized():
-        return _own_device(options)
-    if options.device == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        number = options.gpu_id or 0
-        if number >= torch.cuda.device_count():
-            log.warning("--gpu_id %d: not on this machine, using cuda:0 of %d", number, torch.cuda.device_count())
-            number = 0
-        return torch.device("cuda", number)
-    try:
-        device = torch.device(options.device)
-    except RuntimeError:
-        raise ValueError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
-def _own_device(options: DeviceOptions) -> torch.device:
-    """The GPU that belongs to this process, or the CPU that all share."""
-    gpus = torch.cuda.device_count()
-    if options.device == "cpu" or (options.device == "auto" and not gpus):
-        return torch.device("cpu")
-    if options.device not in ("auto", "cuda"):
-        raise ValueError(
-            f"--device {options.device}: torchrun gives every process a GPU of its own; leave the flag out, or use cpu"
-        )
-    if local_world_size() > gpus:
-        raise ValueError(
-            f"torchrun --nproc_per_node {local_world_size()}: this machine has {gpus} GPU(s); start one process for "
-            "each, or use --device cpu"
-        )
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
-@dataclass(frozen=True)
-class Precision:
-    """The arithmetic of network layers on a device."""
-
-    device: torch.device
-    dtype: torch.dtype
-    """float32 means that autocast is off"""
-
-    def __call__(self) -> AbstractContextManager:
-        """Context for network layers; usable as ``with precision():``."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
-    @property
-    def needs_scaler(self) -> bool:
-        """Whether gradients can underflow, so that the loss must be scaled."""
-        return self.dtype == torch.float16
-
-
-def pick_precision(options: DeviceOptions, device: torch.device) -> Precision:
-    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32.
-
-    Raises:
-        ValueError: fp16 on a CPU.
-    """
-    if options.precision == "auto":
-        return Precision(device, torch.bfloat16 if _native_bfloat16(device) else torch.float32)
-    if options.precision == "fp16" and device.type == "cpu":
-        raise ValueError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return Precision(device, names[options.precision])
-
-
-def _native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = _cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _cpu_flags() -> set[str]:
-    if not os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
-        return set()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-        return {flag for line in file if line.startswith("flags") for flag in line.split()}

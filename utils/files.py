@@ -1,11 +1,15 @@
 """Files that other files depend on: written so that a crash at any moment leaves a whole one."""
 
+import fcntl
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import yaml
 
 
 @contextmanager
@@ -81,3 +85,54 @@ def file_sha256(path: Path) -> str:
 def first_line(error: Exception) -> str:
     """What an exception says, without what PyTorch adds for its own developers."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+log = logging.getLogger("descry")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, which the system releases with the process; wait, and say so, while another holds it."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is building %s; waiting for it", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
+
+
+_PlainLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat yaml file, without executing anything.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # noqa: S506
+    except FileNotFoundError:
+        raise ValueError(f"--config_file {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
+    except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
+        first = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"--config_file {path}: expected 'flag: value' lines, found {type(content).__name__}")
+    return content

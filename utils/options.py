@@ -4,7 +4,6 @@ This module turns such dataclasses into one argparse parser, a typed yaml reader
 Order of precedence: dataclass default < ``--config_file`` yaml < command line.
 """
 
-import argparse
 import dataclasses
 import difflib
 import logging
@@ -19,7 +18,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from utils.files import replacing
+from utils.files import read_yaml, replacing
 
 
 def opt(default: Any, help: str, *, choices: Sequence[str] | None = None, aliases: Sequence[str] = ()) -> Any:  # noqa: A002
@@ -70,7 +69,9 @@ class Flag:
 
 
 _REPR = reprlib.Repr()
+
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
+
 _short = _REPR.repr
 """a value for a message: yaml can make one of nested lists that would fill the memory if written out"""
 
@@ -103,6 +104,7 @@ def _to_str(value: Any) -> str:
 
 
 _CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, Path: lambda value: Path(_to_str(value))}
+
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
@@ -197,152 +199,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help, at most 80 columns, nothing said where there is no default worth naming."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=80)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help or ""
-
-
-class _SetBool(argparse.Action):
-    """``--flag`` sets true, ``--no_flag`` false; ``--flag true`` and ``--flag false`` work as well."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        value = True if not values else _to_bool_or_exit(parser, option_string, values)
-        setattr(namespace, self.dest, value != str(option_string).startswith("--no_"))
-
-
-def _to_bool_or_exit(parser: argparse.ArgumentParser, flag: str | None, value: str) -> bool:
-    try:
-        return _to_bool(value)
-    except ValueError:
-        parser.error(f"{flag} {value!r}: expected true or false, or nothing")
-
-
-def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argparse.ArgumentParser:
-    """One parser for titled lists of option dataclasses. Absent flags stay absent (no defaults are filled in)."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        usage="%(prog)s [flags]",
-        formatter_class=_Formatter,
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--config_file", type=Path, metavar="FILE", help="yaml with any of these flags; the command line wins"
-    )
-    done: set[Flag] = set()  # option dataclasses may share a base, and may be listed twice
-    for title, members in groups.items():
-        section = parser.add_argument_group(title)
-        for options in members:
-            for flag in flags_of(options):
-                if flag not in done:
-                    done.add(flag)
-                    _add_flag(section, flag)
-    return parser
-
-
-def _add_flag(section: Any, flag: Flag) -> None:
-    names = [f"--{flag.name}", *(f"--{alias}" for alias in flag.aliases)]
-    if len(flag.name) == 1:
-        names.insert(0, f"-{flag.name}")
-    text = flag.help.replace("%", "%%")
-    if flag.choices:
-        text += f" ({', '.join(flag.choices)})"
-    if flag.kind is not bool and flag.default not in (None, "", ()):
-        text += f" [{_show(flag.default)}]"
-    if flag.kind is bool:
-        if flag.default:
-            text += " [on; --no_" + flag.name + " switches it off]"
-        section.add_argument(*names, dest=flag.name, action=_SetBool, nargs="?", metavar="BOOL", help=text)
-        section.add_argument(
-            *(f"--no_{n[2:]}" for n in names), dest=flag.name, action=_SetBool, nargs=0, help=argparse.SUPPRESS
-        )
-        return
-    metavar = {int: "N", float: "X", str: "TEXT", Path: "PATH"}[flag.kind]
-    section.add_argument(*names, dest=flag.name, nargs="+" if flag.many else None, metavar=metavar, help=text)
-
-
-def _show(value: Any) -> str:
-    return " ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
-
-
-def parse(
-    groups: Mapping[str, Sequence[type]],
-    argv: Sequence[str] | None,
-    description: str,
-    ignored: Mapping[str, str] = types.MappingProxyType({}),
-    unread: Sequence[type] = (),
-    lenient: bool = False,
-) -> Options:
-    """Parse a command line; wrong usage ends the program with one clear line, as argparse does.
-
-    Args:
-        groups: option dataclasses by section title.
-        argv: arguments, None for those of the process.
-        description: first paragraph of ``--help``.
-        ignored: published flags that are accepted and have no effect here, with the reason.
-        unread: option dataclasses whose flags a ``--config_file`` may hold without effect.
-        lenient: leave out, and log, other keys of ``--config_file`` that no flag has.
-    """
-    parser = build_parser(groups, description)
-    for name in ignored:
-        spellings = {f"--{name}", f"--{name.replace('_', '-')}"}
-        parser.add_argument(*sorted(spellings), dest=name, nargs="?", help=argparse.SUPPRESS)
-    given = vars(parser.parse_args(argv))
-    everything = tuple(dict.fromkeys(options for members in groups.values() for options in members))
-    flags = {flag.name: flag for options in everything for flag in flags_of(options)}
-    defaults = {name: flag.default for name, flag in flags.items()}
-    try:
-        from_file, config_file = {}, given.pop("config_file", None)
-        if config_file is not None:
-            silent = {*ignored, *(flag.name for options in unread for flag in flags_of(options))}
-            from_file = read_config(config_file, flags, silent, lenient)
-        from_line = {name: flags[name].coerce(value) for name, value in given.items() if name in flags}
-        return Options(everything, defaults, from_file, from_line, config_file)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
-
-
-_PlainLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A flat yaml file, without executing anything.
-
-    Raises:
-        ValueError: names the file and what is wrong with it.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # noqa: S506
-    except FileNotFoundError:
-        raise ValueError(f"--config_file {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
-    except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
-        first = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"--config_file {path}: expected 'flag: value' lines, found {type(content).__name__}")
-    return content
 
 
 def read_config(

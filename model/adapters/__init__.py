@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
 from model.adapters.prompts import CoupledPrompts, PromptOptions, prompts_in
-from model.clip import CLIP
+from model.backbones.clip import CLIP
 from utils.options import opt
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.clip import CLIP
+from model.backbones.clip import CLIP
 from utils.options import opt
 
 PUBLISHED_RANK = 4

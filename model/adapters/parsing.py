@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.experts import MixtureOfExperts, Routed
-from model.clip import MLP, Attention, Encoded
-from utils.collectives import all_sum
+from model.backbones.spec import Encoded
+from model.backbones.towers import MLP, Attention
+from utils.distributed import all_sum
 from utils.options import opt
 
 VARIANTS = {"base": (), "crfm": ("crfm",), "efp": ("efp",), "full": ("crfm", "efp")}

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.clip import ClipSizes
+from model.backbones.spec import ClipSizes
 from utils.options import opt
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from model.adapters.experts import load_balance
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm
-from model.views import Views
 from utils.options import opt
 
 

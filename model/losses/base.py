@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.views import Views
+from model.batch_views import Views
 from utils.options import opt
 
 

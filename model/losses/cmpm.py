@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, projection_matching, same_identity
-from model.views import Views
 
 
 def cmpm_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor) -> Tensor:

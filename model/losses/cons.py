@@ -1,8 +1,8 @@
 """Consistency: identity association within a batch, on the augmented image and the half-masked caption."""
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm
 from model.losses.soft import SoftOptions, soft_loss
-from model.views import Views
 
 
 class Cons(LossHead):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, Sizes
-from model.views import Views
 from utils.options import opt
 
 

@@ -6,9 +6,9 @@ Shape letters: R rows, B batch.
 import torch
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.bank import Bank, BankOptions, bank_logits
 from model.losses.base import LossHead, LossTerm, PairFeatures, Sizes
-from model.views import Views
 
 
 def multi_positive_loss(logits_BR: Tensor, pids_B: Tensor, pids_R: Tensor, eps: float = 1e-8) -> Tensor:

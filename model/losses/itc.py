@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines
-from model.views import Views
 from utils.options import opt
 
 

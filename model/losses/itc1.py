@@ -1,8 +1,8 @@
 """Identity association within a batch, on the plain view of every pair (the published logs call it ``sdm_loss``)."""
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm
 from model.losses.soft import SoftOptions, soft_loss
-from model.views import Views
 
 
 class ITC1(LossHead):

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.cross import CrossFormer
+from model.batch_views import Views
+from model.cross_former import CrossFormer
 from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity
 from model.losses.identity import accuracy
-from model.views import Views
-from utils.collectives import from_main
+from utils.distributed import from_main
 from utils.options import opt
 
 START_TEMPERATURE = 0.07

@@ -2,9 +2,9 @@
 
 import torch.nn.functional as F
 
+from model.batch_views import Views
 from model.losses.bank import Bank, BankOptions, bank_logits
 from model.losses.base import LossHead, LossTerm, PairFeatures, Sizes
-from model.views import Views
 
 
 class Memory(LossHead):

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, Sizes, cosines
 from model.losses.soft import EPS, SCALE, check_cosine
-from model.views import Views
 from utils.options import opt
 
 NEIGHBOURS = 3

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import nn
 
-from model.clip import QuickGELU
+from model.backbones.towers import QuickGELU
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, Sizes
 from model.losses.identity import accuracy
-from model.views import Views
 from utils.options import opt
 
 

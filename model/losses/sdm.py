@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines, projection_matching, same_identity
-from model.views import Views
 
 
 def sdm_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, scale: float) -> Tensor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.batch_views import Views
 from model.losses.base import LossHead, LossTerm, cosines, same_identity
-from model.views import Views
 from utils.options import opt
 
 

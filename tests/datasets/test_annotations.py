@@ -5,7 +5,9 @@ import logging
 
 import pytest
 
-from datasets import cuhkpedes, custom, icfgpedes, rstpreid
+from datasets import cuhk_pedes as cuhkpedes
+from datasets import custom, rstpreid
+from datasets import icfg_pedes as icfgpedes
 from datasets.annotations import DataError
 from datasets.records import counts
 

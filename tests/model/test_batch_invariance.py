@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import model.build as models
 import train
-from datasets.tokenizer import END_ID, START_ID
 from model.adapters.prompts import PromptOptions
-from model.weights import BackboneOptions, load_clip
+from model.backbones.clip import load_clip
+from model.backbones.clip_tokenizer import END_ID, START_ID
+from model.backbones.spec import BackboneOptions
+from model.build import LossOptions, TrainCounts, build_retriever
+from model.retriever import Retriever
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SYSTEMS = {path.stem: ["--config_file", str(path)] for path in CONFIGS} | {
@@ -24,16 +26,16 @@ PUBLISHED_PHP = ["--loss_names", "itc+aux", "--php_attention", "batch"]
 ORDER = [3, 0, 6, 2, 5, 1, 4]
 
 
-def build(flags: list[str]) -> models.Retriever:
+def build(flags: list[str]) -> Retriever:
     """The model of these flags on tiny towers, in float64, with no weight left at a neutral start."""
     torch.manual_seed(0)
     tiny = ["--pretrain_choice", "tiny", "--img_size", "64", "32"]
     options = train.read_flags([*flags, *tiny])
     if options.get(PromptOptions).prompt_depth:
         options = train.read_flags([*flags, *tiny, "--prompt_depth", "2"])  # the tiny towers have no more blocks
-    loss_names = options.get(models.LossOptions).loss_names
-    counts = models.TrainCounts(ids=5, pairs=8, images=6)
-    model = models.build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, counts)
+    loss_names = options.get(LossOptions).loss_names
+    counts = TrainCounts(ids=5, pairs=8, images=6)
+    model = build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, counts)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

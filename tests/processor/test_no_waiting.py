@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.golden_cases import Case
-from tests.model.test_engine import CASES
+from tests.helpers.golden import Case
+from tests.model.test_memory_saving import CASES
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount"}
 """operators whose result, or its size, the host has to know"""

@@ -9,10 +9,10 @@ import processor.rerank as reranking
 from model.losses.base import Sizes
 from model.losses.itm import ITM, ITMOptions
 from model.matcher import Matcher, restore_matcher
-from processor.evaluate import EvalSplit, encode_split, table_rows
+from processor.evaluator import EvalSplit, encode_split, table_rows
+from processor.metrics.ranks import rank_gallery, rank_matches, rank_similarity, summarise
 from processor.rerank import rerank
-from utils.distributed import Precision
-from utils.metrics import rank_gallery, rank_matches, rank_similarity, summarise
+from utils.device import Precision
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 GALLERY, IDENTITIES, CAPTIONS, LENGTH = 60, 12, 2, 5

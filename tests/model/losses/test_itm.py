@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 import model.losses.itm as itm
+from model.backbones.clip import CLIP
+from model.backbones.spec import ClipSizes
 from model.build import TrainCounts, build_retriever, needed_fields, padded_fields, several_ids
-from model.clip import CLIP, ClipSizes
-from model.cross import CrossFormer, CrossOptions
-from model.published import our_names
-from solver.build import SolverOptions, build_optimizer
+from model.checkpoints.published import our_names
+from model.cross_former import CrossFormer, CrossOptions
+from solver.optimizer import SolverOptions, build_optimizer
 
 SIZES = ClipSizes(32, (32, 16), 8, 8, 16, 1, 16, 1, 60, 12)
 PIDS = torch.tensor([0, 0, 1, 2, 3, 3, 4])

@@ -1,0 +1,139 @@
+"""A page of results: one HTML file with everything in it, and its diagrams as PNG files beside it."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from utils.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEIGHTS = (224, 176, 144, 112, 80, 56)
+"""pictures are scaled to the first of these heights, in pixels, with which they all fit"""
+PICTURE_BYTES = 8 << 20
+"""what all pictures of a page may take"""
+
+
+class Tile(NamedTuple):
+    """A picture with a line below it."""
+
+    path: Path
+    label: str
+    right: bool | None = None
+    """framed in green or red, or not at all"""
+
+
+class Card(NamedTuple):
+    """A sentence, and the pictures that belong to it."""
+
+    title: str
+    caption: str
+    tiles: tuple[Tile, ...]
+    aside: Tile | None = None
+    """stands beside the sentence"""
+
+
+class Diagram(NamedTuple):
+    """A figure of a section."""
+
+    name: str
+    """of its PNG file"""
+    says: str
+    """for those who cannot see it"""
+    figure: "Figure"
+
+
+class Section(NamedTuple):
+    """A part of a page; what it does not have is left out."""
+
+    title: str
+    text: str = ""
+    table: Table | None = None
+    figures: tuple[Diagram, ...] = ()
+    cards: tuple[Card, ...] = ()
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    decode: Callable[[Path], Image.Image],
+) -> Path:
+    """Write ``report.html`` and the PNG files of its diagrams.
+
+    Args:
+        folder: made if need be.
+        title: of the page.
+        facts: name and value of what stands below the title.
+        sections: in their order.
+        decode: from a file to an upright RGB image.
+
+    Returns:
+        the page.
+    """
+    from processor.run_dir.curves import save_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    diagrams = [diagram for section in sections for diagram in section.figures]
+    for diagram in diagrams:
+        save_png(diagram.figure, folder / f"{diagram.name}.png")
+    tiles = [tile for section in sections for card in section.cards for tile in (*card.tiles, card.aside) if tile]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,  # captions and paths come from anywhere
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        title=title,
+        facts=facts,
+        sections=sections,
+        drawn={diagram.name: _svg(diagram.figure) for diagram in diagrams},
+        pictures=_embedded(Counter(tile.path for tile in tiles), decode),
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _svg(figure: "Figure") -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    return _uri("image/svg+xml", file.getvalue())
+
+
+def _embedded(uses: Mapping[Path, int], decode: Callable[[Path], Image.Image]) -> dict[Path, str]:
+    """Every picture as a data URI, at the largest of :data:`HEIGHTS` with which all uses together fit."""
+    images = {
+        path: _shrunk(decode(path), HEIGHTS[0]) for path in tqdm(uses, desc="pictures", leave=False, disable=None)
+    }
+    for height in HEIGHTS:
+        pictures = {path: _jpeg(_shrunk(image, height)) for path, image in images.items()}
+        if sum(len(uri) * uses[path] for path, uri in pictures.items()) <= PICTURE_BYTES:
+            break
+    return pictures
+
+
+def _shrunk(image: Image.Image, height: int) -> Image.Image:
+    inside = ImageOps.contain(image, (height, height), Image.Resampling.LANCZOS)
+    return inside if inside.height < image.height else image
+
+
+def _jpeg(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82, optimize=True)
+    return _uri("image/jpeg", file.getvalue())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

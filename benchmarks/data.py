@@ -1,0 +1,196 @@
+"""The training loader alone: pairs per second from JPEG files and from ``--cache``, per worker and in total.
+
+The files have the sizes of the field's benchmarks, 60x160 to 150x400 pixels. ``plain`` is the usual loader: every
+sample opened, resized, augmented and normalised on its own by torchvision, its caption masked in a Python loop. All
+are timed in turn in this process. Per worker: without any loader process. In total: as the training loop gets its
+batches, from ``--workers`` processes. What is left to do on the device (flip, crop, erase, normalise) is timed by
+itself.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from prettytable import PrettyTable
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from datasets.augmentation import MEAN, STD
+from datasets.batches.options import DataOptions
+from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
+from datasets.captions import AugmentOptions
+from datasets.images.source import ImageOptions
+from datasets.images.verify import prepare_images
+from datasets.records import Dataset, ImageRecord
+from model.backbones.clip_tokenizer import MASK_ID, Tokenizer
+
+SIZE = (384, 128)
+FIELDS = ("images", "mlm_ids", "mlm_labels", "mlm_positions", "pids")
+"""what IRRA reads"""
+CONSUMER, CORES = 3000, 16
+"""pairs per second of a fast GPU, and the cores beside it"""
+WORDS = ("a", "man", "woman", "wearing", "black", "white", "red", "jacket", "shirt", "shoes", "with", "and", "bag")
+
+
+def draw_files(folder: Path, number: int) -> tuple[ImageRecord, ...]:
+    """JPEG files with soft shapes and grain, two captions of about 29 tokens each."""
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(number):
+        width = int(rng.integers(60, 151))
+        height = round(width * 8 / 3)
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 9, 3), dtype=np.uint8)).resize((width, height))
+        pixels = np.asarray(coarse).astype(np.int16) + rng.integers(-12, 13, (height, width, 3), dtype=np.int16)
+        path = folder / f"{index:06d}.jpg"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        captions = tuple(" ".join(rng.choice(WORDS, int(rng.integers(18, 37)))) for _ in range(2))
+        records.append(ImageRecord(index // 2, index, path, captions))
+    return tuple(records)
+
+
+class PlainPairs(torch.utils.data.Dataset):
+    """The usual data set of the field, sample by sample."""
+
+    def __init__(self, records: tuple[ImageRecord, ...]) -> None:
+        self.pairs = [(record, caption) for record in records for caption in record.captions]
+        self.tokens_NL = Tokenizer()([caption for _, caption in self.pairs], 77)
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(SIZE),
+                transforms.RandomHorizontalFlip(0.5),
+                transforms.Pad(10),
+                transforms.RandomCrop(SIZE),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+                transforms.RandomErasing(scale=(0.02, 0.4), value=MEAN),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+        record = self.pairs[index][0]
+        image = self.transform(Image.open(record.path).convert("RGB"))
+        tokens, labels = self.tokens_NL[index].tolist(), []
+        for position, token in enumerate(tokens):
+            chosen = 0 < token < MASK_ID and random.random() < 0.15
+            labels.append(token if chosen else 0)
+            if chosen:
+                fate = random.random()
+                tokens[position] = MASK_ID if fate < 0.8 else random.randrange(1, MASK_ID) if fate < 0.9 else token
+        return {
+            "images": image,
+            "mlm_ids": torch.tensor(tokens),
+            "mlm_labels": torch.tensor(labels),
+            "pids": record.pid,
+        }
+
+
+def epochs_of(loader: TrainLoader) -> Iterator[Iterator[dict]]:
+    """One epoch after another."""
+    number = 0
+    while True:
+        number += 1
+        yield loader.epoch(number)
+
+
+def plain_epochs(loader: DataLoader) -> Iterator[Iterator[dict]]:
+    """One epoch after another."""
+    while True:
+        yield iter(loader)
+
+
+def pairs_per_second(epochs: Iterator[Iterator[dict]]) -> float:
+    """Of one epoch, from the arrival of its first batch on: starting processes is not what is measured."""
+    batches = next(epochs)
+    next(batches)
+    start, pairs = time.perf_counter(), 0
+    for batch in batches:
+        pairs += len(batch["pids"])
+    return pairs / (time.perf_counter() - start)
+
+
+def compare(forms: dict[str, Iterator[Iterator[dict]]], rounds: int) -> dict[str, float]:
+    """Median pairs per second of each form, in turns, after one turn to warm up."""
+    rates: dict[str, list[float]] = {name: [] for name in forms}
+    for number in range(rounds + 1):
+        for name, epochs in forms.items():
+            rate = pairs_per_second(epochs)
+            if number:
+                rates[name].append(rate)
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def device_rate(batch: dict[str, torch.Tensor], rounds: int) -> float:
+    """Pairs per second of flipping, cropping, erasing and normalising on the device of this machine."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        prepare_batch(dict(batch), device, {})
+        wait()
+        times.append(time.perf_counter() - start)
+    return len(batch["pids"]) / statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000, help="JPEG files, with two captions each")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of the total")
+    parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each form, the median counts")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        records = draw_files(Path(folder), args.images)
+        dataset = Dataset("drawn", records, (), ())
+        augment = AugmentOptions(img_aug=True)
+        sources = {
+            name: prepare_images(dataset, SIZE, ImageOptions(cache=cache), Path(folder), workers=2, splits=("train",))[
+                1
+            ]
+            for name, cache in (("jpeg", False), ("cache", True))
+        }
+        sets = {name: TrainPairs(records, source, FIELDS, (), augment, 77, 1) for name, source in sources.items()}
+        plain = PlainPairs(records)
+        base = DataOptions(batch_size=args.batch_size)
+        results = {}
+        for workers in (0, args.workers):
+            options = replace(base, num_workers=workers)
+            loader = partial(DataLoader, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+            forms = {"plain": plain_epochs(loader(plain, args.batch_size))}
+            forms |= {name: epochs_of(TrainLoader(pairs, options, False)) for name, pairs in sets.items()}
+            results[workers] = compare(forms, args.rounds)
+        on_device = device_rate(
+            next(TrainLoader(sets["cache"], replace(base, num_workers=0), False).epoch(1)), args.rounds
+        )
+
+    table = PrettyTable(["pairs/s", "per worker", f"{args.workers} workers"])
+    for name in results[0]:
+        table.add_row([name, f"{results[0][name]:.0f}", f"{results[args.workers][name]:.0f}"])
+    print(f"{args.images} JPEG files, batches of {args.batch_size}, {SIZE[0]}x{SIZE[1]}")
+    print(table)
+    print(f"views of a batch on the device: {on_device:.0f} pairs/s")
+    per_worker = results[args.workers]["cache"] / args.workers
+    print(
+        f"{CONSUMER} pairs/s on {CORES} cores: {CONSUMER / per_worker:.1f} workers with --cache, "
+        f"{CONSUMER / (results[args.workers]['jpeg'] / args.workers):.1f} without"
+    )
+    for name in ("plain", "jpeg"):
+        print(f"ratio cache_vs_{name}_per_worker {results[0]['cache'] / results[0][name]:.2f}")
+        print(f"ratio cache_vs_{name}_total {results[args.workers]['cache'] / results[args.workers][name]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What one training sample contributes to a batch, field by field; only what the active losses read is produced.
+
+Every random choice is a function of (seed, epoch, sample, field), so workers, resuming and the set of active losses
+change nothing.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.augmentation import draw
+from datasets.captions import AugmentOptions, hide_tokens, mask_tokens
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One (image, caption) pair of an epoch."""
+
+    seed: int
+    epoch: int
+    index: int
+    """position of the pair in the training split"""
+    pid: int
+    image_id: int
+    tokens_L: np.ndarray
+    """(L,) int64 token ids, zero padded"""
+    size: tuple[int, int]
+    """(height, width) of the image"""
+
+    def rng(self, field: str) -> np.random.Generator:
+        """A generator of its own for each (seed, epoch, sample, field)."""
+        return np.random.default_rng((self.seed, self.epoch, self.index, zlib.crc32(field.encode())))
+
+
+Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
+
+
+def _image_view(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    kind = "augment" if options.img_aug else "flip"
+    return {"images": draw(sample.rng("images"), kind, *sample.size)}
+
+
+def _plain_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"images": draw(sample.rng("images"), "plain", *sample.size)}
+
+
+def _second_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"images_aug": draw(sample.rng("images_aug"), "augment", *sample.size)}
+
+
+def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {"caption_ids_aug": hide_tokens(sample.tokens_L, sample.rng("caption_ids_aug"))}
+
+
+def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.rng("mlm_ids"), options)
+    return {"mlm_ids": masked_L, "mlm_labels": labels_L}
+
+
+PRODUCERS: dict[str, Producer] = {
+    "images": _image_view,
+    "images_aug": _second_image,
+    "caption_ids": lambda sample, options: {"caption_ids": sample.tokens_L},
+    "caption_ids_aug": _second_caption,
+    "mlm_ids": _mlm,
+    "mlm_labels": _mlm,
+    "mlm_positions": _mlm,
+    "pids": lambda sample, options: {"pids": np.int64(sample.pid)},
+    "image_ids": lambda sample, options: {"image_ids": np.int64(sample.image_id)},
+    "index": lambda sample, options: {"index": np.int64(sample.index)},
+}
+"""batch field to what makes it; image fields give augmentation parameters, applied to the pixels on the device"""
+
+IMAGE_FIELDS = ("images", "images_aug")
+
+TEXT_FIELDS = ("caption_ids", "caption_ids_aug", "mlm_ids")
+
+_SAME_LENGTH = {"mlm_labels": "mlm_ids"}
+
+
+def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
+    """The producers behind these fields, each once.
+
+    With a second, augmented view of the image beside it, ``images`` is the image as it is, whatever ``--img_aug`` says.
+
+    Raises:
+        ValueError: names an unknown field and the choices.
+    """
+    for field in fields:
+        if field not in PRODUCERS:
+            raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
+    makers = PRODUCERS | {"images": _plain_image} if "images_aug" in fields else PRODUCERS
+    return tuple(dict.fromkeys(makers[field] for field in fields))
+
+
+def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
+    """Cut text fields to their longest caption, except those whose padding a loss can see.
+
+    Exact: text attention is causal, so no token depends on the padding behind it.
+    """
+    for field in TEXT_FIELDS:
+        if field in batch and field not in padded:
+            longest = max(int((batch[field] != 0).sum(axis=1).max()), 2)
+            for name in (field, *(other for other, source in _SAME_LENGTH.items() if source == field)):
+                if name in batch:
+                    batch[name] = batch[name][:, :longest]
+
+
+def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool:
+    """Whether every loss sees the masked caption, as in the published code whenever captions are masked at all.
+
+    Not where a second view of the caption is made: the first one is clean then.
+    """
+    if "caption_ids_aug" in fields:
+        return False
+    return (options.MLM or "mlm_ids" in fields) and not options.clean_captions
+
+
+def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[str, ...]:
+    """The fields that the losses need, less the clean caption where the masked one takes its place."""
+    if not masks_all_captions(fields, options):
+        return fields
+    others = tuple(field for field in fields if field != "caption_ids")
+    return tuple(dict.fromkeys((*others, "mlm_ids")))
+
+
+def aliases(fields: tuple[str, ...], options: AugmentOptions) -> dict[str, str]:
+    """Field names that share the tensor of another field."""
+    masked = masks_all_captions(fields, options) and "caption_ids" in fields
+    return {"caption_ids": "mlm_ids"} if masked else {}

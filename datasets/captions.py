@@ -1,0 +1,109 @@
+"""Word deletion, a text augmentation (Wei & Zou, EMNLP 2019, EDA: random deletion).
+
+Shape letters: T tokens of a caption, L text length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.backbones.clip_tokenizer import END_ID, START_ID, shared_tokenizer
+from model.backbones.clip_tokenizer import MASK_ID as MASK
+from utils.options import opt
+
+
+class WordDeletion:
+    """Captions as words, split into tokens once, from which some words are then left out."""
+
+    def __init__(self, captions: Sequence[str], length: int, probability: float) -> None:
+        """
+        Args:
+            captions: as in the annotation.
+            length: to which the shortened captions are cut or zero padded.
+            probability: of each word, to be left out.
+        """
+        self._length, self._probability = length, probability
+        tokenizer = shared_tokenizer()
+        words = [tokenizer.words(caption) for caption in captions]
+        # Flat arrays: a list per caption would be copied page by page into every loader process.
+        self._tokens = np.array([id_ for caption in words for word in caption for id_ in word], np.int32)
+        self._word = np.array([n for caption in words for n, word in enumerate(caption) for _ in word], np.int32)
+        self._starts = np.cumsum([0, *(sum(map(len, caption)) for caption in words)])
+        self._counts = np.array([len(caption) for caption in words])
+
+    def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """A caption without some of its words, (L,) int64: start, words, end, zeros. At least one word is kept."""
+        kept_words = rng.random(self._counts[index]) >= self._probability
+        if len(kept_words) and not kept_words.any():
+            kept_words[rng.integers(len(kept_words))] = True
+        part = slice(self._starts[index], self._starts[index + 1])
+        kept_T = self._tokens[part][kept_words[self._word[part]]][: self._length - 2]
+        ids_L = np.zeros(self._length, np.int64)
+        ids_L[0], ids_L[len(kept_T) + 1] = START_ID, END_ID
+        ids_L[1 : len(kept_T) + 1] = kept_T
+        return ids_L
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Flags that change what a training sample looks like."""
+
+    img_aug: bool = opt(False, "augment training images: flip, pad and crop, random erasing (otherwise flip only)")
+    MLM: bool = opt(False, "mask captions as for mlm even when mlm is not among the losses (published flag)")
+    clean_captions: bool = opt(
+        False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
+    )
+    word_deletion: float = opt(0.0, "probability of each word of a training caption to be left out (one is kept)")
+    mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling")
+    masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask")
+    masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are")
+
+    def __post_init__(self) -> None:
+        for name in ("word_deletion", "mask_probability", "masked_token_rate", "masked_token_unchanged_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
+        if self.masked_token_rate + self.masked_token_unchanged_rate > 1:
+            raise ValueError(
+                f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "
+                f"{self.masked_token_unchanged_rate}: their sum is above 1"
+            )
+
+
+def mask_tokens(
+    tokens_L: np.ndarray, rng: np.random.Generator, options: AugmentOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """BERT-style masking of a caption (Devlin et al., NAACL 2019; IRRA, section 3.2).
+
+    Args:
+        tokens_L: (L,) token ids; start, end and padding are never chosen.
+        rng: source of the choices.
+        options: the three rates.
+
+    Returns:
+        (L,) masked ids and (L,) labels: the original id where a token was chosen, else 0. At least one is chosen.
+    """
+    word_L = (tokens_L > 0) & (tokens_L < MASK)
+    chosen_L = word_L & (rng.random(len(tokens_L)) < options.mask_probability)
+    fate_L = rng.random(len(tokens_L))
+    other_L = rng.integers(1, MASK, len(tokens_L))
+    if not chosen_L.any():
+        chosen_L[1] = True
+        fate_L[1] = 0.0 if options.masked_token_rate > 0 else 1.0
+    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), MASK, tokens_L)
+    random_L = chosen_L & (fate_L >= options.masked_token_rate + options.masked_token_unchanged_rate)
+    masked_L = np.where(random_L, other_L, masked_L)
+    return masked_L, np.where(chosen_L, tokens_L, 0)
+
+
+def hide_tokens(tokens_L: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Replace every token of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
+
+    Args:
+        tokens_L: (L,) token ids; start, end and padding stay.
+        rng: source of the choices.
+    """
+    word_L = (tokens_L > 0) & (tokens_L < MASK)
+    hidden_L = rng.random(len(tokens_L)) < 0.5
+    hidden_L[1] = True
+    return np.where(word_L & hidden_L, MASK, tokens_L)

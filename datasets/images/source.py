@@ -1,0 +1,71 @@
+"""TODO"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.images.cache import ImageCache
+from datasets.images.decode import load_resized
+from utils.options import opt
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files are read."""
+
+    bad_images: str = opt("error", "missing or undecodable images: stop, or leave them out", choices=("error", "skip"))
+    cache: bool = opt(False, "decode and resize every image once, into a file that is kept")
+    cache_dir: Path | None = opt(None, "where --cache keeps its files; default ROOT_DIR/.image_cache")
+
+
+class Images:
+    """The pixels of image files at one size, from a cache where there is one."""
+
+    def __init__(self, size: tuple[int, int], caches: Sequence[ImageCache] = ()) -> None:
+        """Images of ``size`` = (H, W)."""
+        self.size = size
+        self._caches = tuple(caches)
+
+    @property
+    def cached(self) -> bool:
+        """Whether there is a cache, so that reading is copying."""
+        return bool(self._caches)
+
+    def read_batch(self, paths: Sequence[Path], pin_memory: bool) -> Tensor:
+        """Images as uint8 (B, 3, H, W).
+
+        Raises:
+            ImageError: a file cannot be decoded.
+        """
+        pixels_BCHW = torch.empty((len(paths), 3, *self.size), dtype=torch.uint8, pin_memory=pin_memory)
+        for cache in self._caches:
+            if all(path in cache for path in paths):
+                cache.read_batch(paths, pixels_BCHW.numpy())
+                return pixels_BCHW
+        for path, row_CHW in zip(paths, pixels_BCHW.numpy(), strict=True):
+            self.read(path, out=row_CHW)
+        return pixels_BCHW
+
+    def read(self, path: Path, out: np.ndarray | None = None) -> np.ndarray:
+        """One image as uint8 (3, H, W), written into ``out`` if given (a row of a batch that is used again).
+
+        Raises:
+            ImageError: the file cannot be decoded.
+        """
+        for cache in self._caches:
+            if path in cache:
+                return cache.read(path, out)
+        image = load_resized(path, self.size)
+        if out is None:
+            return image
+        np.copyto(out, image)
+        return out
+
+    def picture(self, path: Path) -> Image.Image:
+        """What :meth:`read` gives, to be looked at."""
+        return Image.fromarray(self.read(path).transpose(1, 2, 0))

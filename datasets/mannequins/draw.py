@@ -1,0 +1,250 @@
+"""Mannequins: a person retrieval data set drawn on the spot, for everyone without the licensed photos.
+
+Every image and caption is a function of (seed, split, identity, image): the number of workers changes no byte.
+``python -m datasets.mannequins --help`` draws it in the layout of any of the supported data sets.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datasets.mannequins.body import look_of
+from datasets.mannequins.dice import LOOK, VIEW, WORDS, Dice
+from datasets.mannequins.people import LEVELS, SPLITS, Person, people
+from datasets.mannequins.photo import photograph
+from datasets.mannequins.words import Sight, caption
+from utils.options import opt
+
+NAME = "Mannequins"
+
+VERSION = 2
+"""changes whenever the same options would give other images or captions"""
+
+
+@dataclass(frozen=True)
+class MannequinOptions:
+    """What to draw."""
+
+    mannequin_train_ids: int = opt(1500, "drawn identities for training")
+    mannequin_val_ids: int = opt(100, "drawn identities for validation")
+    mannequin_test_ids: int = opt(250, "drawn identities for testing")
+    mannequin_images_per_id: str = opt("2-4", "images of each identity, a number or a range")
+    mannequin_captions_per_image: int = opt(2, "captions of each image")
+    mannequin_seed: int = opt(0, "another seed draws other people")
+    mannequin_difficulty: str = opt(
+        "medium", "look-alikes, vague captions, occlusion and bad light", choices=tuple(LEVELS)
+    )
+    mannequin_height: int = opt(256, "mean height of the images in pixels; they vary by a third")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set names its files, keys and identities."""
+
+    file: str
+    key: str
+    first_id: int
+    tokens: bool
+    splits: tuple[str, ...]
+
+
+LAYOUTS = {
+    NAME: Layout("reid_raw.json", "file_path", 0, False, SPLITS),
+    "CUHK-PEDES": Layout("reid_raw.json", "file_path", 1, True, SPLITS),
+    "ICFG-PEDES": Layout("ICFG-PEDES.json", "file_path", 0, False, ("train", "test")),
+    "RSTPReid": Layout("data_captions.json", "img_path", 0, False, SPLITS),
+}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a worker needs to draw one identity."""
+
+    folder: Path
+    options: MannequinOptions
+    layout: Layout
+    split: str
+    identity: int
+    pid: int
+    person: Person
+
+
+def image_range(options: MannequinOptions) -> tuple[int, int]:
+    """The fewest and the most images of an identity."""
+    text = str(options.mannequin_images_per_id)
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= low <= high:
+        raise ValueError(f"--mannequin_images_per_id {text!r}: expected a number from 1, or a range such as 2-4")
+    return low, high
+
+
+def check(options: MannequinOptions) -> None:
+    """Refuse what cannot be drawn.
+
+    Raises:
+        ValueError: names the flag and what it should be.
+    """
+    least = {"train_ids": 0, "val_ids": 0, "test_ids": 0, "captions_per_image": 1, "seed": 0, "height": 32}
+    for name, low in least.items():
+        value = getattr(options, f"mannequin_{name}")
+        if value < low:
+            raise ValueError(f"--mannequin_{name} {value}: expected at least {low}")
+    if options.mannequin_height > 2048:
+        raise ValueError(f"--mannequin_height {options.mannequin_height}: expected at most 2048")
+    if options.mannequin_difficulty not in LEVELS:
+        raise ValueError(f"--mannequin_difficulty {options.mannequin_difficulty!r}: choose one of {', '.join(LEVELS)}")
+    image_range(options)
+
+
+def _jobs(folder: Path, options: MannequinOptions, layout: Layout) -> Iterator[_Job]:
+    counts = [getattr(options, f"mannequin_{split}_ids") for split in SPLITS]
+    counts = tuple(count if split in layout.splits else 0 for split, count in zip(SPLITS, counts, strict=True))
+    everyone = people(options.mannequin_seed, LEVELS[options.mannequin_difficulty], counts)
+    for pid, (split, identity, person) in enumerate(everyone, start=layout.first_id):
+        yield _Job(folder, options, layout, split, identity, pid, person)
+
+
+def _draw_identity(job: _Job) -> list[dict[str, Any]]:
+    """Write the images of one identity and return its records."""
+    options, layout = job.options, job.layout
+    level = LEVELS[options.mannequin_difficulty]
+    key = (options.mannequin_seed, SPLITS.index(job.split), job.identity)
+    dice = Dice(*key, LOOK)
+    look = look_of(job.person, dice)
+    # An eighth turn off an axis at most, so that the images of an identity show it from different sides.
+    sides = dice.shuffled((0.0, 0.5, 1.0, -0.5))
+    records = []
+    for image in range(dice.whole(*image_range(options))):
+        view = Dice(*key, VIEW, image)
+        yaw = math.remainder((sides[image % 4] + view.between(-0.25, 0.25)) * math.pi, 2 * math.pi)
+        photo = photograph(job.person, look, yaw, options.mannequin_height, level, view)
+        name = f"{job.split}/{job.pid:05d}_{image:02d}.jpg"
+        (job.folder / "imgs" / name).write_bytes(photo.jpeg)
+        sight, words = Sight(photo.facing, photo.walking, photo.seen), Dice(*key, WORDS, image)
+        captions = [caption(job.person, sight, level, words) for _ in range(options.mannequin_captions_per_image)]
+        record = {"id": job.pid, layout.key: name, "split": job.split, "captions": captions}
+        if layout.tokens:
+            record["processed_tokens"] = [re.findall(r"[a-z0-9'-]+", text.lower()) for text in captions]
+        record["attributes"] = dataclasses.asdict(job.person)
+        record["view"] = {"facing": photo.facing, "walking": photo.walking, "visible": sorted(photo.seen)}
+        records.append(record)
+    return records
+
+
+def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: int | None = None) -> None:
+    """Draw a data set into a new folder, which appears when it is complete.
+
+    Args:
+        folder: the data set's own folder, such as ``data/Mannequins``; must not exist.
+        options: what to draw.
+        layout: a key of ``LAYOUTS``.
+        workers: processes; None for one per core.
+
+    Raises:
+        ValueError: an option is out of range, the folder exists, or cannot be written.
+    """
+    check(options)
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: expected at least 1")
+    if layout not in LAYOUTS:
+        raise ValueError(f"--layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    if folder.exists():
+        raise ValueError(f"{folder}: exists already; delete it or choose another root")
+    unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.unfinished")
+    try:
+        for split in LAYOUTS[layout].splits:
+            (unfinished / "imgs" / split).mkdir(parents=True)
+        records = _draw_all(list(_jobs(unfinished, options, LAYOUTS[layout])), workers)
+        _write_json(unfinished / LAYOUTS[layout].file, records)
+        _write_json(unfinished / "mannequins.json", _parameters(options, layout))
+        unfinished.rename(folder)
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _draw_all(jobs: list[_Job], workers: int | None) -> list[dict[str, Any]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores if workers is None else workers, max(1, len(jobs) // 8))
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(jobs), desc="drawing Mannequins", unit="id", disable=None))
+        if workers == 1:
+            results = map(_draw_identity, jobs)
+        else:
+            # Forked workers start at once and do not import the caller's main module again.
+            context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context, **ignore))
+            # Without this, Ctrl-C would wait until everything is drawn.
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(_draw_identity, jobs, chunksize=8)
+        records = []
+        for identity in results:
+            records.extend(identity)
+            bar.update()
+    return records
+
+
+def _write_json(path: Path, content: Any) -> None:  # noqa: ANN401
+    if isinstance(content, list):
+        # A record a line: real annotation files are as compact, and line tools can still read it.
+        text = "[\n" + ",\n".join(json.dumps(record) for record in content) + "\n]"
+    else:
+        text = json.dumps(content, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _parameters(options: MannequinOptions, layout: str) -> dict[str, Any]:
+    return {"version": VERSION, "layout": layout, **dataclasses.asdict(options)}
+
+
+def ensure(root: Path, options: MannequinOptions, layout: str = NAME, workers: int | None = None) -> Path:
+    """The folder of the drawn data set under root; drawn on first use, checked against the options later.
+
+    Raises:
+        ValueError: what is there was drawn with other options, or cannot be drawn.
+    """
+    check(options)
+    folder = Path(root) / layout
+    if not folder.exists():
+        try:
+            draw(folder, options, layout, workers)
+        except ValueError:
+            # Another process that started at the same time may have finished first; then its result is checked.
+            if not folder.exists():
+                raise
+    _compare(folder, _parameters(options, layout))
+    return folder
+
+
+def _compare(folder: Path, wanted: dict[str, Any]) -> None:
+    path = folder / "mannequins.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: missing or damaged, so {folder} is no drawn data set; choose another --root_dir")
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{folder}: was drawn with --{name} {found.get(name)}, not {value}; "
+                "delete that folder or choose another --root_dir"
+            )

@@ -1,0 +1,78 @@
+"""The queries of a command line, and their answers."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gallery.results import Answer
+from gallery.searcher import Searcher, shown
+from utils.options import opt
+
+log = logging.getLogger("descry")
+
+MOST = 1000
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """Flags of what is looked for."""
+
+    query: str | None = opt(None, "description of a person")
+    queries: Path | None = opt(None, "text file with a description in each line")
+    query_image: Path | None = opt(None, "image file: find photos that look like it")
+    k: int = opt(20, "photos to show for a query")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MOST:
+            raise ValueError(f"-k {self.k}: expected 1 to {MOST}")
+        if self.query is not None and not self.query.strip():
+            raise ValueError('--query: is empty; describe a person, as in --query "a man in a black jacket"')
+        if self.query_image is not None and not self.query_image.is_file():
+            raise ValueError(f"--query_image {self.query_image}: no such file")
+
+    def texts(self) -> list[str]:
+        """The descriptions of ``--query`` and ``--queries``, without empty lines.
+
+        Raises:
+            ValueError: the file cannot be read or holds none.
+        """
+        texts = [self.query] if self.query is not None else []
+        if self.queries is None:
+            return texts
+        try:
+            lines = self.queries.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ValueError(f"--queries {self.queries}: cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--queries {self.queries}: is not UTF-8 text ({error})") from None
+        found = [line.strip() for line in lines if line.strip()]
+        if not found:
+            raise ValueError(f"--queries {self.queries}: has no line with a description")
+        return texts + found
+
+
+def answer(searcher: Searcher, texts: Sequence[str], image: Path | None, k: int) -> list[Answer]:
+    """Look for every description, then for the image if there is one, and log what was found.
+
+    Raises:
+        ValueError: the image cannot be decoded.
+    """
+    for text in texts:
+        if (cut := searcher.features.cut(text)) is not None:
+            log.warning("%s: %s", text, cut)
+    start = time.perf_counter()
+    found = [Answer(text, None, hits) for text, hits in zip(texts, searcher.by_texts(texts, k), strict=True)]
+    if image is not None:
+        found.append(Answer(str(image), image, searcher.by_image(image, k)))
+    seconds = time.perf_counter() - start
+    for one in found:
+        lines = (
+            f"{rank:>4}  {hit.score:.4f}  {shown(str(searcher.gallery / hit.name))}"
+            for rank, hit in enumerate(one.hits, start=1)
+        )
+        log.info("\n%s\n%s", one.text, "\n".join(lines))
+    if found:
+        log.info("\n%.3f s for each query in %s photos", seconds / len(found), f"{len(searcher):,}")
+    return found

@@ -1,0 +1,253 @@
+"""CLIP's two towers (Radford et al., ICML 2021), returning every token in the joint space and not only the pooled one.
+
+Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C head width, V vocabulary, P prompts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.backbones.spec import ClipSizes, Encoded
+
+
+class _QuickGELU(torch.autograd.Function):
+    """silu(z) / 1.702 with z = 1.702 x. Its derivative is that of silu at z, so that z alone is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z = 1.702 * x
+        ctx.save_for_backward(z)
+        return F.silu(z) / 1.702  # not in place: compiled by PyTorch 2.11 that gives wrong gradients
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.silu_backward(grad, *ctx.saved_tensors)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation that OpenAI trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise, any shape."""
+        return _QuickGELU.apply(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries from one sequence, keys and values from the same or another one."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        assert width % heads == 0, f"width {width} is not divisible by {heads} heads"
+        self.heads = heads
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
+        """Self-attention over the second dimension: (B, L, W) to (B, L, W)."""
+        return self.out_proj(self.mix(self.in_proj(x_BLW), causal))
+
+    def mix(self, qkv_BLX: Tensor, causal: bool = False) -> Tensor:
+        """Weighted values of queries, keys and values side by side: (B, L, 3 W) to (B, L, W), before ``out_proj``."""
+        q, k, v = (self._split(part) for part in qkv_BLX.chunk(3, dim=-1))
+        return self._mix(q, k, v, causal)
+
+    def cross(self, query_BLW: Tensor, other_BMW: Tensor) -> Tensor:
+        """Attention of one sequence over another: (B, L, W), (B, M, W) to (B, L, W)."""
+        width = query_BLW.shape[-1]
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        q = F.linear(query_BLW, weight[:width], bias[:width])
+        k, v = F.linear(other_BMW, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return self.out_proj(self._mix(self._split(q), self._split(k), self._split(v), causal=False))
+
+    def _split(self, x_BLW: Tensor) -> Tensor:
+        return x_BLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _mix(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
+        # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
+        plain = q_BHLC.device.type == "cpu" and q_BHLC.dtype == torch.bfloat16
+        attend = _plain_attention if plain else F.scaled_dot_product_attention
+        out_BHLC = attend(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
+        return out_BHLC.transpose(1, 2).flatten(2)
+
+
+def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool) -> Tensor:
+    score_BHLM = (q_BHLC * q_BHLC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
+    if is_causal:
+        length = score_BHLM.shape[-1]
+        score_BHLM = score_BHLM + score_BHLM.new_full((length, length), -torch.inf).triu(1)
+    return score_BHLM.softmax(dim=-1, dtype=score_BHLM.dtype) @ v_BHMC
+
+
+class MLP(nn.Module):
+    """The two-layer perceptron of a CLIP block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) to (..., W)."""
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, keeping only x for the backward pass, which runs the function again up to its last kept tensor.
+
+    A matrix product at the end of the function is therefore not repeated. The function must draw no random numbers.
+    """
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block."""
+
+    recompute = False
+    """whether training recomputes normalised inputs and the perceptron instead of keeping them (6 instead of 16 values
+    per token and channel, for a third of a forward pass)"""
+    keep_input_only = False
+    """whether training keeps nothing but the input (1 value per token and channel, for a forward pass)"""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
+        """(B, L, W) to (B, L, W)."""
+        if not torch.is_grad_enabled():
+            return self._whole(x_BLW, causal)
+        if self.keep_input_only:
+            return recomputed(lambda x: self._whole(x, causal), x_BLW)
+        return self._thrifty(x_BLW, causal) if self.recompute else self._whole(x_BLW, causal)
+
+    def _whole(self, x_BLW: Tensor, causal: bool) -> Tensor:
+        x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
+        return x_BLW + self.mlp(self.ln_2(x_BLW))
+
+    def _thrifty(self, x_BLW: Tensor, causal: bool) -> Tensor:
+        qkv_BLX = recomputed(lambda x: self.attn.in_proj(self.ln_1(x)), x_BLW)
+        x_BLW = x_BLW + self.attn.out_proj(self.attn.mix(qkv_BLX, causal))
+        return x_BLW + recomputed(lambda x: self.mlp(self.ln_2(x)), x_BLW)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(self, width: int, layers: int, heads: int, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+
+    def forward(self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0) -> Tensor:
+        """(B, L, W) to (B, L, W).
+
+        Args:
+            x_BLW: input of the first block.
+            prompts: (P, W) for each of the first blocks; from the second block on they replace the P positions from
+                ``start`` on. Those of the first block are in the input already.
+            start: position of the first prompt.
+        """
+        for layer, block in enumerate(self.resblocks):
+            if 0 < layer < len(prompts):
+                after = start + len(prompts[layer])
+                x_BLW = inserted(x_BLW[:, :start], prompts[layer], x_BLW[:, after:])
+            x_BLW = block(x_BLW, self.causal)
+        return x_BLW
+
+    def init(self, depth_scale: int) -> None:
+        """CLIP's initialisation: residual outputs shrink with the depth of the network."""
+        width = self.resblocks[0].ln_1.normalized_shape[0] if len(self.resblocks) else 1
+        out_std = width**-0.5 * (2 * depth_scale) ** -0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj.weight, std=width**-0.5)
+            nn.init.zeros_(block.attn.in_proj.bias)
+            nn.init.normal_(block.attn.out_proj.weight, std=out_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=out_std)
+
+
+def inserted(before_BLW: Tensor, prompts_PW: Tensor, after_BMW: Tensor) -> Tensor:
+    """The same prompts between two parts of every sequence of a batch: (B, L + P + M, W)."""
+    prompts_BPW = prompts_PW.to(before_BLW.dtype).expand(len(before_BLW), -1, -1)
+    return torch.cat([before_BLW, prompts_BPW, after_BMW], dim=1)
+
+
+def heads_of(width: int) -> int:
+    """CLIP's rule: 64 channels per attention head."""
+    return max(width // 64, 1)
+
+
+class ImageTower(nn.Module):
+    """Vision transformer over a non-square grid of (possibly overlapping) patches."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.image_size = sizes.image_size
+        width, (rows, columns) = sizes.vision_width, sizes.grid
+        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, sizes.stride, bias=False)
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(rows * columns + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, sizes.vision_layers, heads_of(width))
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+
+    def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0.
+
+        Prompts, (P, W) for each of the first blocks, stand after the patches and are not among the tokens returned.
+        """
+        x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
+        cls_B1W = self.class_embedding.to(x_BLW.dtype).expand(x_BLW.shape[0], 1, -1)
+        x_BLW = torch.cat([cls_B1W, x_BLW], dim=1) + self.positional_embedding
+        length = x_BLW.shape[1]
+        if prompts:
+            x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
+        x_BLW = self.transformer(self.ln_pre(x_BLW), prompts, start=length)
+        if prompts:
+            x_BLW = x_BLW[:, :length]
+        tokens_BLD = self.ln_post(x_BLW) @ self.proj
+        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
+
+
+class TextTower(nn.Module):
+    """Causal transformer over BPE tokens."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        width = sizes.text_width
+        self.token_embedding = nn.Embedding(sizes.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(sizes.context_length, width))
+        self.transformer = Transformer(width, sizes.text_layers, heads_of(width), causal=True)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+
+    def forward(self, ids_BL: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token (largest id) is pooled.
+
+        Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
+        token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
+        """
+        if prompts:
+            ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
+        x_BLW = self.token_embedding(ids_BL)
+        if prompts:
+            x_BLW = inserted(x_BLW[:, :1], prompts[0], x_BLW[:, 1:])
+        x_BLW = self.transformer(x_BLW + self.positional_embedding[: x_BLW.shape[1]], prompts, start=1)
+        if prompts:
+            x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + len(prompts[0]) :]], dim=1)
+        tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
+        end_B = ids_BL.argmax(dim=-1)
+        pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
+        return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()))

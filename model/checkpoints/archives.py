@@ -1,0 +1,149 @@
+"""TODO"""
+
+import logging
+import os
+import pickle
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.checkpoints.torchscript import is_torchscript, torchscript_weights
+from utils.files import file_sha256, first_line
+
+log = logging.getLogger("descry")
+
+_OPENAI = "https://openaipublic.azureedge.net/clip/models"
+
+ARCHIVES = {
+    "ViT-B/16": ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+}
+"""value of ``--pretrain_choice`` to (file name, sha256)"""
+
+
+def find_weights(choice: str) -> Path:
+    """The file behind ``--pretrain_choice``: ``model/clip_pretrain/``, then ``~/.cache/clip/``, then a download."""
+    if choice not in ARCHIVES:
+        path = Path(choice)
+        if path.is_file():
+            return path
+        names = ", ".join([*ARCHIVES, "tiny", "small", "random-ViT-B/16"])
+        raise ValueError(f"--pretrain_choice {choice}: neither a file nor one of {names}")
+    name, digest = ARCHIVES[choice]
+    folders = [Path(__file__).parents[1] / "clip_pretrain", Path.home() / ".cache" / "clip"]
+    for folder in folders:
+        if (folder / name).is_file():
+            _check(folder / name, digest)
+            return folder / name
+    return download(f"{_OPENAI}/{digest}/{name}", folders[0] / name, digest)
+
+
+def _check(path: Path, digest: str) -> None:
+    found = file_sha256(path)
+    if found != digest:
+        raise ValueError(
+            f"{path}: damaged or another file (sha256 {found[:16]}..., expected {digest[:16]}...); delete it and start "
+            "again, or name your own weights with --pretrain_choice FILE"
+        )
+
+
+def download(url: str, path: Path, digest: str) -> Path:
+    """Fetch a file beside its final place with a progress bar, check its sha256, and only then give it its name."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=30) as response, part.open("wb") as file:  # noqa: S310
+            total = int(response.headers.get("Content-Length") or 0) or None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+                while chunk := response.read(1 << 20):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        _check(part, digest)
+        part.replace(path)
+    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
+        raise ValueError(
+            f"--pretrain_choice: {path.name} is not on this machine and cannot be downloaded ({error}); put the file "
+            f"from {url} into {path.parent}/, or start from random weights with --pretrain_choice small"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive or of a plain state dict (also one stored under ``model``), as they are."""
+    return torchscript_weights(path) if is_torchscript(path) else state_dict_in(read_torch_file(path), path)
+
+
+def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint's content, whether stored bare or under ``model`` or ``state_dict``."""
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    held = content.items() if isinstance(content, Mapping) else ()
+    if not held or not all(isinstance(key, str) and isinstance(v, Tensor) and not v.is_meta for key, v in held):
+        raise ValueError(f"{path}: holds no weights (expected a state dict, bare or under 'model')")
+    return dict(held)
+
+
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill every weight of a module; anything missing, left over or of another shape is one error that lists it."""
+    wanted = module.state_dict()
+    problems = [f"missing {key}" for key in wanted if key not in state]
+    problems += [f"unknown {key}" for key in state if key not in wanted]
+    problems += [  # which would be converted without a word, and lose what does not fit
+        f"{key}: {state[key].dtype} in the file, {value.dtype} in the model"
+        for key, value in wanted.items()
+        if key in state and value.is_floating_point() and not state[key].is_floating_point()
+    ]
+    problems += [
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(value.shape)} in the model"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if problems:
+        more = f"\n  and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise ValueError(f"{source}: does not fit the model\n  " + "\n  ".join(problems[:12]) + more)
+    module.load_state_dict(dict(state))
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of a file written by ``torch.save``, tensors on the CPU; no code in it is run.
+
+    Raises:
+        ValueError: names the file and whether it is absent, torn, changed since it was written, or holds objects that
+            only code could restore.
+    """
+    if not path.is_file():  # asked first, because opening a pipe would wait for ever
+        raise ValueError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
+    try:
+        _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: not a checkpoint of plain tensors and numbers ({first_line(error)})") from None
+    except Exception as error:  # the readers run into nearly anything in a file that torch.save did not write
+        reason = first_line(error)
+        shown = f" ({reason})" if " " in reason else ""  # for foreign files PyTorch names a bare number or key
+        raise ValueError(f"{path}: damaged or not a checkpoint{shown}") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Compare every part of a zip file, which is what ``torch.save`` writes, with its stored checksum.
+
+    ``torch.load`` leaves these checksums out, and would take a flipped bit in a weight for the weight. This costs a
+    third of a second per GB. Files in the format of before 2020 carry no checksums, and pass.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"part {part.filename} is compressed, as torch.save never does")
+        if (bad := archive.testzip()) is not None:
+            raise ValueError(f"part {bad} is not what was written")

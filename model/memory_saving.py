@@ -1,0 +1,79 @@
+"""How the towers are run: compiled, recomputed, in parts. None of it changes what is computed."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from model.backbones.clip import CLIP
+from model.backbones.spec import Encoded
+from utils.options import opt
+
+log = logging.getLogger("descry")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Flags that trade memory, time and start-up against each other."""
+
+    compile: bool = opt(
+        False, "compile the towers' blocks: the first steps take a minute or more, the others less time"
+    )
+    grad_checkpointing: bool = opt(
+        False, "keep only the input of each block of the towers and compute the block again in the backward pass"
+    )
+    accumulate: int = opt(
+        1,
+        "encode the batch in this many parts, one after the other, and each again in the backward pass; memory of the "
+        "towers as with batch_size / N, losses over the whole batch",
+    )
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"--accumulate {self.accumulate}: expected at least 1 part")
+
+
+def set_up_towers(clip: CLIP, options: EngineOptions) -> None:
+    """Compile and checkpoint the blocks of both towers as the flags ask.
+
+    Raises:
+        ValueError: ``--compile`` without a C++ compiler.
+    """
+    if options.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        raise ValueError(
+            "--compile: needs a C++ compiler (g++ or clang++), and there is none; install one or leave it out"
+        )
+    for tower in (clip.visual, clip.text):
+        for block in tower.transformer.resblocks:
+            block.keep_input_only = options.grad_checkpointing
+            if options.compile:
+                block.compile()
+    if options.compile:
+        # Two towers, each with and without gradients, at full and last batches: more than the default allows for.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+        log.info("--compile: the first steps and the first evaluation are slow")
+
+
+def in_parts(encode: Callable[[Tensor], Encoded], values_B: Tensor, parts: int) -> Encoded:
+    """``encode(values)``, of which each part keeps nothing but its input and its result for the backward pass.
+
+    The losses see the whole batch, and their gradient goes through the parts one by one (gradient caching, Gao et al.,
+    RepL4NLP 2021, with activation checkpointing as the means).
+
+    Args:
+        encode: a tower, whose results do not depend on the other samples of a batch.
+        values_B: pixels or token ids.
+        parts: number of parts; fewer where the batch is smaller.
+    """
+    if parts == 1 or not torch.is_grad_enabled():
+        return encode(values_B)
+    again = partial(checkpoint, encode, use_reentrant=False)
+    done = [again(part_B) for part_B in values_B.chunk(parts)]
+    return Encoded(
+        torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].routing
+    )

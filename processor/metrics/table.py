@@ -1,0 +1,15 @@
+"""TODO"""
+
+from collections.abc import Mapping
+
+from prettytable import PrettyTable
+
+METRICS = ("R1", "R5", "R10", "mAP", "mINP")
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str = "task") -> PrettyTable:
+    """The field's table, three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
+    table = PrettyTable([title, *METRICS])
+    for task, metrics in rows.items():
+        table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])
+    return table

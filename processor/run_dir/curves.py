@@ -1,0 +1,92 @@
+"""Diagrams with matplotlib, small enough to be read on a phone and in a column of a paper.
+
+Slow to import; whoever may do without a figure imports this where it is drawn.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from processor.run_dir.history import Entry
+from utils.files import replacing
+
+SIZE = (4.2, 2.9)
+"""width and height in inches of one diagram"""
+
+DPI = 220
+
+_COLOURS = ("#3566a8", "#c8553d", "#2f8f5b", "#8a5fa8", "#b8860b", "#4a9aa8", "#777777")
+
+_FONT = 9
+
+
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """Write a file that may be there already; whoever looks at it never sees half of it."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
+
+
+def draw_curves(history: Sequence[Entry]) -> Figure:
+    """Losses, learning rates, and R1 and mAP over the epochs of a run."""
+    figure, (losses, rates, scores) = _empty(3)
+    train = [entry for entry in history if entry.train]
+    names = dict.fromkeys(name for entry in train for name in entry.train if name.endswith("loss"))
+    if len(names) == 2:  # the only loss is the total
+        del names[next(name for name in names if name != "loss")]
+    for name in names:
+        _line(losses, name.removesuffix("_loss"), [(entry.position, entry.train.get(name)) for entry in train])
+    for name in dict.fromkeys(name for entry in train for name in entry.lr):
+        _line(rates, f"base {name}", [(entry.position, entry.lr.get(name)) for entry in train], steps=True)
+    evaluations = [entry for entry in history if entry.val]
+    for name in ("R1", "mAP"):
+        _line(scores, name, [(entry.position, entry.val.get(name)) for entry in evaluations], marker="o")
+    for axes, label in ((losses, "loss (mean of the epoch so far)"), (rates, "learning rate"), (scores, "percent")):
+        _label(axes, "epoch", label)
+        if axes.lines:
+            _legend_above(axes)
+            axes.set_xlim(left=0)
+    return figure
+
+
+def _line(
+    axes: Axes, name: str, points: Sequence[tuple[float, float | None]], marker: str = "", steps: bool = False
+) -> None:
+    known = [(x, y) for x, y in points if y is not None]
+    axes.plot(
+        [x for x, _ in known],
+        [y for _, y in known],
+        label=name,
+        color=_COLOURS[len(axes.lines) % len(_COLOURS)],
+        marker=marker or ("." if len(known) < 30 else ""),
+        markersize=4,
+        drawstyle="steps-pre" if steps else "default",
+    )
+
+
+def _empty(columns: int = 1, height: float = SIZE[1]) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(SIZE[0] * columns, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.tick_params(labelsize=_FONT - 1)
+        each.grid(alpha=0.25)
+        each.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend_above(axes: Axes) -> None:
+    """Where it hides nothing."""
+    names = len(axes.get_legend_handles_labels()[1])
+    axes.legend(frameon=False, ncols=min(names, 4), loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=_FONT)
+    axes.set_ylabel(y, fontsize=_FONT)
+    for text in axes.texts:
+        text.set_fontsize(_FONT - 1)
+    if axes.get_legend():
+        for text in axes.get_legend().get_texts():
+            text.set_fontsize(_FONT - 1)

@@ -1,0 +1,25 @@
+"""TODO"""
+
+PUBLISHED_WITHOUT_EFFECT = {
+    "local_rank": "the launcher's environment says it",
+    "vocab_size": "read off the weights",
+    "ndata": "the number of training pairs is counted",
+    "training": "train.py trains, test.py tests",
+    "distributed": "the launcher's environment says it",
+    "test": "train.py trains, test.py tests",
+    "moe_lr_factor": "the published PHP never reads it",
+    "transformer_lr_factor": "the published PHP never reads it",
+    "lora": "--lora_r or --lora_alpha says it",
+    "lora_FFN": "LoRA is on all linear layers of the towers",
+    "Wq_r": "--lora_r says it",
+    "Wk_r": "--lora_r says it",
+    "Wv_r": "--lora_r says it",
+    "vision_ctx": "as many as --num_context",
+    "vision_depth": "the same as --prompt_depth",
+    "pretrain_weight": "--pretrain_choice says it",
+    "alpha_label": "belongs to none of the losses",
+    "fine_tuning_factor": "belongs to none of the losses",
+    "momentum_factor": "belongs to none of the losses",
+    "queue_size": "belongs to none of the losses",
+}
+"""flags that published commands and run directories carry and that mean nothing here, with the reason"""

@@ -1,1 +1,0 @@
-"""What is fast, and by how much: each module runs as ``python -m tests.benchmarks.NAME --help``."""

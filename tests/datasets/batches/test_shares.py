@@ -1,0 +1,68 @@
+"""The shares of several processes are the batches, and the evaluation, of one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.batches.evaluation_split import eval_data
+from datasets.batches.options import DataOptions
+from datasets.batches.train_loader import TrainLoader, TrainPairs
+from datasets.captions import AugmentOptions
+from datasets.images.source import ImageOptions, Images
+from datasets.images.verify import prepare_images
+from datasets.rstpreid import load
+
+FIELDS = ("images", "caption_ids", "mlm_ids", "mlm_labels", "mlm_positions", "pids", "index")
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch):
+    """Be one of several processes."""
+
+    def become(rank: int, world_size: int) -> None:
+        monkeypatch.setattr("datasets.build.rank", lambda: rank)
+        monkeypatch.setattr("datasets.build.world_size", lambda: world_size)
+
+    return become
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(("processes", "sampler"), [(2, "random"), (4, "random"), (2, "identity")])
+def test_shares_make_up_the_batches(data_root: Path, tmp_path: Path, process, cache, processes, sampler):
+    reading = ImageOptions(cache=cache, cache_dir=tmp_path)
+    dataset, images = prepare_images(load(data_root), (32, 16), reading, data_root, workers=1, splits=("train",))
+    pairs = TrainPairs(dataset.train[:17], images, FIELDS, FIELDS, AugmentOptions(img_aug=True), 77, seed=3)
+    options = DataOptions(batch_size=8, num_workers=0, sampler=sampler, num_instance=2)
+    whole = list(TrainLoader(pairs, options, False).epoch(2, skip=1))
+    shares = []
+    for rank in range(processes):
+        process(rank, processes)
+        shares.append(list(TrainLoader(pairs, options, False).epoch(2, skip=1)))
+        assert len(shares[-1]) == len(whole)
+    if sampler == "random":
+        assert len(whole[-1]["index"]) == len(pairs) % 8 == 2, "some shares of the last batch are meant to be empty"
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        for name in set(batch) - {"mlm_positions", "share_bounds"}:
+            assert torch.equal(torch.cat([part[name] for part in parts]), batch[name]), name
+        sizes = torch.tensor([0, *(len(part["index"]) for part in parts)])
+        for part in parts:
+            assert part["share_bounds"].tolist() == sizes.cumsum(0).tolist()
+            assert torch.equal(part["mlm_labels"].flatten().nonzero()[:, 0], part["mlm_positions"])
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_every_image_and_caption_is_encoded_in_one_process(data_root: Path, process, processes: int):
+    records, options = load(data_root).test, DataOptions(test_batch_size=4, num_workers=0)
+    whole = eval_data("test", records, Images((32, 16)), options, False, False)
+    pixels = torch.cat(list(whole.image_batches))
+    images, captions = [], []
+    for rank in range(processes):
+        process(rank, processes)
+        share = eval_data("test", records, Images((32, 16)), options, False, False)
+        assert torch.equal(torch.cat([pixels[:0], *share.image_batches]), pixels[share.image_places])
+        images += share.image_places.tolist()
+        captions += [place for places, _ in share.text_batches for place in places.tolist()]
+    assert sorted(images) == list(range(len(records)))
+    assert sorted(captions) == list(range(len(whole.query_pids)))

@@ -1,0 +1,242 @@
+"""The cache holds what decoding gives, notices changes, and survives interruption."""
+
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.annotations import DataError
+from datasets.images import cache as cache_module
+from datasets.images import verify as checks
+from datasets.images.cache import ImageCache
+from datasets.images.decode import load_resized
+from datasets.images.source import ImageOptions
+from datasets.images.verify import prepare_images, without
+from datasets.records import Dataset, ImageRecord
+
+SIZE = (24, 8)
+
+
+def save(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 6, 3), np.uint8)
+    Image.fromarray(pixels).resize((20, 40)).save(path)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    made = [tmp_path / "imgs" / f"{number}.jpg" for number in range(70)]
+    for number, path in enumerate(made):
+        save(path, number)
+    return made
+
+
+def make(tmp_path, paths):
+    return ImageCache(tmp_path / "cache", "set-train", paths, SIZE)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_holds_what_decoding_gives(workers, tmp_path, paths, caplog):
+    cache = make(tmp_path, paths)
+    with caplog.at_level(logging.INFO, "descry"):
+        assert cache.build(workers) == {}
+    assert "decoding 70 of 70 images; 0.00 GB" in caplog.text
+    again = pickle.loads(pickle.dumps(cache))
+    for path in paths:
+        assert np.array_equal(again.read(path), load_resized(path, SIZE))
+    assert len(pickle.dumps(again)) < 20_000
+    row = again.read(paths[0])
+    row[:] = 0  # a copy
+    assert again.read(paths[0]).any()
+
+
+def test_second_build_decodes_nothing(tmp_path, paths, monkeypatch):
+    make(tmp_path, paths).build(0)
+    monkeypatch.setattr(cache_module, "load_resized", None)
+    cache = make(tmp_path, paths)
+    assert cache.build(0) == {}
+    assert np.array_equal(cache.read(paths[3]), load_resized(paths[3], SIZE))
+
+
+def test_changed_file_is_decoded_again_and_only_that(tmp_path, paths, caplog):
+    make(tmp_path, paths).build(0)
+    save(paths[5], 1000)
+    os.utime(paths[6], ns=(1, 1))
+    with caplog.at_level(logging.INFO, "descry"):
+        cache = make(tmp_path, paths)
+        cache.build(0)
+    assert "decoding 2 of 70 images" in caplog.text
+    assert np.array_equal(cache.read(paths[5]), load_resized(paths[5], SIZE))
+
+
+def test_other_list_or_size_is_another_cache(tmp_path, paths):
+    folders = {make(tmp_path, paths).folder, make(tmp_path, paths[:-1]).folder, make(tmp_path, paths[::-1]).folder}
+    folders.add(ImageCache(tmp_path / "cache", "set-train", paths, (8, 24)).folder)
+    assert len(folders) == 4
+
+
+def test_interrupted_build_continues(tmp_path, paths, monkeypatch, caplog):
+    done = []
+
+    def interrupted(path, size):
+        if len(done) == 45:
+            raise KeyboardInterrupt
+        done.append(path)
+        return load_resized(path, size)
+
+    monkeypatch.setattr(cache_module, "load_resized", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, paths).build(0)
+    monkeypatch.undo()
+    cache = make(tmp_path, paths)
+    with caplog.at_level(logging.INFO, "descry"):
+        cache.build(0)
+    assert "decoding 38 of 70 images" in caplog.text  # the first chunk of 32 was finished
+    assert all(np.array_equal(cache.read(path), load_resized(path, SIZE)) for path in paths)
+
+
+SLOW_BUILD = """
+import sys, time
+from pathlib import Path
+from datasets import cache
+real = cache.load_resized
+def slow(path, size):
+    time.sleep(0.02)
+    return real(path, size)
+cache.load_resized = slow
+cache._SYNC_EVERY = 1
+folder = Path(sys.argv[1])
+paths = [folder / "imgs" / f"{n}.jpg" for n in range(70)]
+print("start", flush=True)
+cache.ImageCache(folder / "cache", "set-train", paths, (24, 8)).build(2)
+"""
+
+
+def test_killed_build_leaves_no_wrong_row_and_no_process(tmp_path, paths):
+    child = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "start\n"
+    time.sleep(1.0)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    cache = make(tmp_path, paths)
+    start = time.monotonic()
+    assert cache.build(0) == {}  # waits for the orphans, which hold the lock until they notice
+    assert time.monotonic() - start < 5
+    assert all(np.array_equal(cache.read(path), load_resized(path, SIZE)) for path in paths)
+
+
+def test_cut_file_is_built_again(tmp_path, paths):
+    cache = make(tmp_path, paths)
+    cache.build(0)
+    with (cache.folder / "pixels").open("r+b") as file:
+        file.truncate(100)
+    cache = make(tmp_path, paths)
+    cache.build(0)
+    assert np.array_equal(cache.read(paths[-1]), load_resized(paths[-1], SIZE))
+
+
+def test_bad_images_are_reported_every_time(tmp_path, paths):
+    paths[4].write_bytes(b"")
+    paths[7].unlink()
+    for _ in range(2):
+        faults = make(tmp_path, paths).build(2)
+        assert set(faults) == {paths[4], paths[7]}
+    save(paths[4], 4)
+    save(paths[7], 7)
+    assert make(tmp_path, paths).build(0) == {}
+
+
+def test_small_disk(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match="the disk has 0.00 GB free; choose another --cache_dir"):
+        make(tmp_path, paths).build(0)
+
+
+def test_disk_full_while_building(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(cache_module.os, "pwrite", lambda *_: 0)
+    with pytest.raises(DataError, match="No space left on device"):
+        make(tmp_path, paths).build(0)
+
+
+def test_folder_that_cannot_be_made(tmp_path, paths):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match="choose another --cache_dir"):
+        make(tmp_path, paths).build(0)
+
+
+@pytest.fixture
+def dataset(paths):
+    def records(part, ids):
+        return tuple(ImageRecord(ids[n % len(ids)], n, path, ("A man.",)) for n, path in enumerate(part))
+
+    return Dataset("set", records(paths[:40], range(20)), (), records(paths[40:], (90, 91, 95)))
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_prepare_good_images(use_cache, dataset, tmp_path):
+    same, images = prepare_images(dataset, SIZE, ImageOptions(cache=use_cache), tmp_path, workers=0)
+    assert same is dataset
+    assert (tmp_path / ".image_cache").exists() == use_cache
+    batch = np.zeros((2, 3, *SIZE), np.uint8)
+    for record in dataset.train + dataset.test:
+        expected = load_resized(record.path, SIZE)
+        assert np.array_equal(images.read(record.path), expected)
+        assert np.shares_memory(images.read(record.path, batch[1]), batch)
+        assert np.array_equal(batch[1], expected)
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_prepare_skips_and_renumbers(use_cache, dataset, tmp_path, caplog):
+    dataset.train[3].path.unlink()
+    dataset.train[23].path.write_bytes(b"")  # the other image of identity 3
+    dataset.test[0].path.write_bytes(b"x")
+    options = ImageOptions(bad_images="skip", cache=use_cache)
+    kept, images = prepare_images(dataset, SIZE, options, tmp_path, workers=2)
+    assert (len(kept.train), len(kept.test)) == (38, 29)
+    assert sorted({r.pid for r in kept.train}) == list(range(19))
+    assert [r.pid for r in kept.train[:5]] == [0, 1, 2, 3, 4]
+    assert [r.image_id for r in kept.train] == list(range(38))
+    assert kept.test[0].pid == 91
+    assert "set train: left out 2 of 40 images" in caplog.text
+    assert "1 of 20 identities have no image left; the others are renumbered" in caplog.text
+    assert "the file is empty" in caplog.text
+    assert images.read(kept.train[3].path).shape == (3, *SIZE)
+
+
+def test_prepare_refuses(dataset, tmp_path):
+    for record in dataset.train[:7]:
+        record.path.unlink()
+    with pytest.raises(DataError, match=r"7 images missing or undecodable: .*0\.jpg: no such file.*; and 2 more"):
+        prepare_images(dataset, SIZE, ImageOptions(), tmp_path, workers=0)
+    prepare_images(dataset, SIZE, ImageOptions(), tmp_path, workers=0, splits=("test",))
+
+
+def test_prepare_with_cache_refuses_undecodable(dataset, tmp_path):
+    dataset.test[1].path.write_bytes(b"x")
+    with pytest.raises(DataError, match="1 image missing or undecodable: .*not an image"):
+        prepare_images(dataset, SIZE, ImageOptions(cache=True), tmp_path, workers=0)
+
+
+def test_nothing_left(dataset):
+    with pytest.raises(DataError, match="set test: no image can be used"):
+        without(dataset, {record.path: "gone" for record in dataset.test})
+
+
+def test_file_index_lists_each_folder_once(tmp_path, paths, monkeypatch):
+    calls = []
+    real = os.scandir
+    monkeypatch.setattr(checks.os, "scandir", lambda folder: calls.append(folder) or real(folder))
+    files = checks.FileIndex()
+    assert all(path in files for path in paths)
+    assert tmp_path / "imgs" / "x.jpg" not in files
+    assert tmp_path / "imgs" not in files  # a folder
+    assert tmp_path / "nowhere" / "x.jpg" not in files
+    assert len(calls) == 3

@@ -1,0 +1,127 @@
+"""Batched views equal torchvision's pipeline given the same numbers, and the numbers have its distributions."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import transforms as T
+
+from datasets.augmentation import MEAN, PAD, PARAMS, STD, apply, draw, eval_view
+from datasets.images.decode import load_resized
+
+H, W = 48, 20
+GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
+
+
+def draws(kind, count, height=H, width=W):
+    return np.stack([draw(np.random.default_rng((5, n)), kind, height, width) for n in range(count)])
+
+
+def one_by_one(image, params):
+    """torchvision's steps on a PIL image."""
+    flip, top, left, *box = params.tolist()
+    image = F.hflip(image) if flip else image
+    image = F.crop(F.pad(image, 10), top, left, image.height, image.width)
+    view = F.normalize(F.to_tensor(image), MEAN, STD)
+    return F.erase(view, *box, torch.tensor(MEAN)[:, None, None]) if box[2] * box[3] else view
+
+
+@pytest.mark.parametrize("kind", ["plain", "flip", "augment"])
+@pytest.mark.parametrize("size", [(H, W), (96, 32), (8, 5)])
+def test_equals_torchvision(kind, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, *size, 3), np.uint8)
+    params = draws(kind, 64, *size)
+    ours = apply(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(params))
+    expected = torch.stack([one_by_one(Image.fromarray(p), q) for p, q in zip(pixels, params, strict=True)])
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, expected)
+
+
+def test_plain_is_the_eval_view_and_inputs_stay():
+    images = torch.randint(0, 256, (4, 3, H, W), dtype=torch.uint8)
+    before = images.clone()
+    assert torch.equal(apply(images, torch.from_numpy(draws("plain", 4))), eval_view(images))
+    apply(images, torch.from_numpy(draws("augment", 4)))
+    assert torch.equal(images, before)
+
+
+def test_draw_is_a_function_of_its_generator():
+    assert np.array_equal(draws("augment", 20), draws("augment", 20))
+    assert draw(np.random.default_rng(0), "augment", H, W).shape == (len(PARAMS),)
+    with pytest.raises(ValueError, match="choose plain, flip, augment"):
+        draw(np.random.default_rng(0), "strong", H, W)
+
+
+def test_distributions():
+    count = 4000
+    flip, top, left, *box = draws("augment", count).T
+    assert abs(flip.mean() - 0.5) < 0.04
+    for offset in (top, left):
+        share = np.bincount(offset, minlength=2 * PAD + 1) / count
+        assert len(share) == 2 * PAD + 1
+        assert abs(share - 1 / 21).max() < 0.015
+    assert abs((box[2] > 0).mean() - 0.5) < 0.04
+    plain, only_flip = draws("plain", 10), draws("flip", count)
+    assert (plain == [0, PAD, PAD, 0, 0, 0, 0]).all()
+    assert abs(only_flip[:, 0].mean() - 0.5) < 0.04
+    assert (only_flip[:, 1:] == plain[0, 1:]).all()
+
+
+def test_erased_boxes_are_distributed_as_torchvisions():
+    height, width, count = 384, 128, 1000
+    ours = draws("augment", 2 * count, height, width)[:, 3:]
+    ours = ours[ours[:, 2] > 0]
+    torch.manual_seed(0)
+    image = torch.zeros(3, height, width)
+    theirs = np.array([T.RandomErasing.get_params(image, (0.02, 0.4), (0.3, 3.3), [0.0])[:4] for _ in range(count)])
+    for a, b in zip(ours.T, theirs.T, strict=True):
+        assert largest_gap(a, b) < 0.09  # Kolmogorov-Smirnov; 1.63 * sqrt(2 / 1000) = 0.073 at the 1 % level
+    assert largest_gap(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]) < 0.09
+    assert largest_gap(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3]) < 0.09
+
+
+def largest_gap(a, b):
+    points = np.union1d(a, b)
+    shares = [np.searchsorted(np.sort(values), points, side="right") / len(values) for values in (a, b)]
+    return np.abs(shares[0] - shares[1]).max()
+
+
+def test_boxes_stay_inside():
+    top, left, height, width = draws("augment", 3000)[:, 3:].T
+    assert (top + height <= H).all()
+    assert (left + width <= W).all()
+
+
+def golden_views():
+    for folder in sorted(path.parent for path in GOLDEN.glob("*/core.safetensors")):
+        tensors = load_file(folder / "core.safetensors")
+        for name in sorted(tensors):
+            if name.startswith("transform") and name.endswith("/out"):
+                key = name.removesuffix("/out")
+                yield pytest.param(tensors[f"{key}/image_uint8_hwc"], tensors[name], id=f"{folder.name}-{key}")
+
+
+@pytest.mark.parametrize(("image", "expected"), list(golden_views()))
+def test_golden(image, expected, tmp_path):
+    Image.fromarray(image.numpy()).save(tmp_path / "a.png")
+    resized = torch.from_numpy(load_resized(tmp_path / "a.png", tuple(expected.shape[1:])))
+    assert (eval_view(resized[None])[0] - expected).abs().max() < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_gives_the_same_and_does_not_wait():
+    images = torch.randint(0, 256, (16, 3, H, W), dtype=torch.uint8)
+    params = torch.from_numpy(draws("augment", 16))
+    on_gpu = images.cuda(), params.cuda()
+    apply(*on_gpu)  # copies the constants
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views = apply(*on_gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (views.cpu() - apply(images, params)).abs().max() < 1e-6

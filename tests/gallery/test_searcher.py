@@ -1,0 +1,169 @@
+"""Queries and their features; contact sheets and exports."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.images.decode import decode
+from gallery.index import Photos
+from gallery.queries import QueryOptions
+from gallery.results import Answer, _elided, _font, _wrapped, contact_sheet, export, write_answers
+from gallery.searcher import Searcher, shown
+from tests.helpers.colours import COLOURS, SIZE, ColourModel, colour_searcher, features, paint, unit_rows
+
+
+@pytest.fixture
+def searcher(tmp_path: Path) -> Searcher:
+    gallery = tmp_path / "gallery"
+    for name in ("red", "green", "blue"):
+        paint(gallery / f"{name}.png", name)
+    return colour_searcher(gallery, tmp_path / "index")
+
+
+def test_sentences_images_and_photos_find_their_colour(searcher: Searcher, tmp_path: Path):
+    found = searcher.by_texts(["a red hat", "blue", "green"], 1)
+    assert [hits[0].name for hits in found] == ["red.png", "blue.png", "green.png"]
+    paint(tmp_path / "query.jpg", "blue")
+    assert searcher.by_image(tmp_path / "query.jpg", 2)[0].name == "blue.png"
+    for hit in searcher.by_texts(["red"], 10)[0]:
+        first = searcher.by_photo(hit.position, 3)[0]
+        assert first.name == hit.name and first.score == pytest.approx(1, abs=1e-5)
+    red = searcher.by_texts(["red"], 1)[0][0]
+    expected = 250 / np.sqrt(250**2 + 2 * 20**2)
+    assert red.score == pytest.approx(expected, abs=1e-6)
+    assert len(searcher.by_texts(["red"], 10)[0]) == 3
+    assert searcher.by_texts([], 10) == []
+    many = searcher.by_texts(["red", "green"] * 100, 1)
+    assert [hits[0].name for hits in many] == ["red.png", "green.png"] * 100
+    for position in (-1, 3):
+        with pytest.raises(IndexError):
+            searcher.by_photo(position, 1)
+
+
+def test_a_model_that_attends_over_the_batch_sees_one_sample_at_a_time():
+    pixels_BCHW = torch.randint(0, 255, (3, 3, *SIZE), dtype=torch.uint8)
+    texts = ["red", "green red blue", "blue"]
+    leaking, alone = features(attends_over_batch=True), features()
+    np.testing.assert_allclose(leaking.images(pixels_BCHW), alone.images(pixels_BCHW), rtol=1e-6)
+    np.testing.assert_allclose(leaking.texts(texts), alone.texts(texts), rtol=1e-6)
+
+
+def test_padding_is_kept_for_a_model_that_reads_it():
+    made, lengths = features(), []
+
+    class Watching(ColourModel):
+        def encode_text(self, ids_BL: torch.Tensor) -> NamedTuple:
+            lengths.append(ids_BL.shape[1])
+            return super().encode_text(ids_BL)
+
+    for reads_padding in (False, True):
+        model = Watching()
+        model.reads_padding = reads_padding
+        replace(made, model=model).texts(["red", "red hat"])
+    assert lengths == [4, 6]
+
+
+def test_threads_do_not_disturb_each_other(searcher: Searcher):
+    wrong: list[str] = []
+
+    def ask(colour: str) -> None:
+        for _ in range(30):
+            if searcher.by_texts([colour], 1)[0][0].name != f"{colour}.png":
+                wrong.append(colour)
+
+    threads = [threading.Thread(target=ask, args=(colour,)) for colour in COLOURS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_results_and_contact_sheet(searcher: Searcher, tmp_path: Path):
+    hits = searcher.by_texts(["red"], 3)[0]
+    image = tmp_path / "query.png"
+    paint(image, "red")
+    answers = [Answer("red / ../..", None, hits), Answer(str(image), image, hits), Answer("ünï" * 50, None, hits)]
+    out = tmp_path / "new" / "out"
+    sheets = write_answers(out, searcher.gallery, answers, 3, decode)
+    assert [sheet.name for sheet in sheets] == ["001_red.jpg", "002_query.jpg", f"003_{('ünï' * 50)[:40]}.jpg"]
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 9
+    assert lines[0] == {
+        "query": "red / ../..",
+        "rank": 1,
+        "score": pytest.approx(hits[0].score, abs=1e-6),
+        "path": str(searcher.gallery / "red.png"),
+    }
+    assert lines[3]["image"] == str(image) and "query" not in lines[3]
+    with Image.open(sheets[0]) as sheet:
+        colours = sheet.getcolors(1 << 24)
+    for colour in COLOURS.values():  # each photo is on it
+        near = sum(count for count, found in colours if max(abs(a - b) for a, b in zip(found, colour, strict=True)) < 8)
+        assert near > 10_000
+
+
+def test_a_photo_that_is_gone_has_its_place_on_the_sheet(searcher: Searcher):
+    hits = searcher.by_texts(["red"], 3)[0]
+    whole = contact_sheet(Answer("red", None, hits), searcher.gallery, 3, decode)
+    (searcher.gallery / "red.png").unlink()
+    assert contact_sheet(Answer("red", None, hits), searcher.gallery, 3, decode).size == whole.size
+    assert contact_sheet(Answer("nothing", None, []), searcher.gallery, 0, decode).height < whole.height
+
+
+def test_texts_fit_their_place():
+    font = _font(13)
+    for text in ("short", "a/very/long/path/" * 40 + "photo.jpg", "x" * 100_000):
+        cut = _elided(text, font, 200)
+        assert font.getlength(cut) <= 200 and cut[0] == text[0] and cut[-1] == text[-1]
+    lines = _wrapped("a woman in a red coat " * 30, font, 200, 3)
+    assert len(lines) == 3 and all(font.getlength(line) <= 200 for line in lines)
+    short = "a woman in a red coat with a white handbag"
+    assert " ".join(_wrapped(short, font, 200, 3)) == short
+
+
+def test_a_blocked_output_folder_is_named(searcher: Searcher, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--output .*file/out: cannot be written"):
+        write_answers(tmp_path / "file" / "out", searcher.gallery, [], 3, decode)
+    with pytest.raises(ValueError, match="--export .*file/out: cannot be written"):
+        export(tmp_path / "file" / "out", Photos([], unit_rows(1), np.arange(1), 0), {})
+
+
+def test_export(tmp_path: Path):
+    vectors_ND = unit_rows(4)
+    names = ["a.jpg", "b/ü.jpg", "c\n.jpg", "d.jpg"]
+    export(tmp_path / "out", Photos(names, vectors_ND, np.arange(4), 0), {"precision": "float32"})
+    assert np.array_equal(np.load(tmp_path / "out" / "vectors.npy", mmap_mode="r", allow_pickle=False), vectors_ND)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "photos.jsonl").read_text().splitlines()]
+    assert lines == [{"row": row, "path": name} for row, name in enumerate(names)]
+    assert json.loads((tmp_path / "out" / "about.json").read_text()) == {"precision": "float32"}
+
+
+def test_queries_from_a_file(tmp_path: Path):
+    path = tmp_path / "queries.txt"
+    path.write_text("one\r\n\n  two  \n", encoding="utf-8")
+    assert QueryOptions(query="zero", queries=path).texts() == ["zero", "one", "two"]
+    assert QueryOptions().texts() == []
+    for content, message in ((b"\n \n", "no line"), (b"caf\xe9", "not UTF-8"), (None, "cannot be read")):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"--queries .*queries.txt: .*{message}"):
+            QueryOptions(queries=path).texts()
+    with pytest.raises(ValueError, match="--query: is empty"):
+        QueryOptions(query="  ")
+    with pytest.raises(ValueError, match="-k 0: expected 1 to 1000"):
+        QueryOptions(k=0)
+
+
+def test_paths_that_cannot_be_printed():
+    assert shown("caf\udce9\n.jpg") == "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.jpg"
+    assert shown("ünï 漢字.jpg") == "ünï 漢字.jpg"

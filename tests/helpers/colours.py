@@ -1,0 +1,89 @@
+"""A model that knows three colours: small enough to see what a search should find."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.images.decode import load_resized
+from gallery.index import GalleryIndex
+from gallery.photos import find_photos, photo_batches
+from gallery.ranking import RankingOptions, build_ranking
+from gallery.searcher import Features, Searcher
+from utils.device import Precision
+
+SIZE = (8, 4)
+COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}
+
+
+class Pooled(NamedTuple):
+    pooled: Tensor
+
+
+class ColourModel:
+    """Features are mean colours; a word counts as its pure colour, and the rest of a batch shifts them on request."""
+
+    reads_padding = False
+
+    def __init__(self, attends_over_batch: bool = False) -> None:
+        self.attends_over_batch = attends_over_batch
+
+    def encode_image(self, images_BCHW: Tensor) -> Pooled:
+        return self._shifted(images_BCHW.mean(dim=(2, 3)))
+
+    def encode_text(self, ids_BL: Tensor) -> Pooled:
+        return self._shifted(torch.stack([(ids_BL == number).any(dim=1).float() for number in (1, 2, 3)], dim=1))
+
+    def _shifted(self, x_BD: Tensor) -> Pooled:
+        return Pooled(x_BD + x_BD.sum(dim=0) if self.attends_over_batch else x_BD)
+
+
+class Words:
+    """1, 2, 3 for the colours, 9 for any other word, 8 at both ends."""
+
+    def encode(self, text: str) -> list[int]:
+        return [list(COLOURS).index(word) + 1 if word in COLOURS else 9 for word in text.split()]
+
+    def __call__(self, texts: list[str], length: int) -> Tensor:
+        rows = [[8, *self.encode(text)[: length - 2], 8] for text in texts]
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+
+def paint(path: Path, colour: str, size: tuple[int, int] = (20, 40)) -> None:
+    """A photo of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, COLOURS[colour]).save(path)
+
+
+def features(attends_over_batch: bool = False) -> Features:
+    return Features(
+        ColourModel(attends_over_batch),
+        Precision(torch.device("cpu"), torch.float32),
+        Words(),
+        6,
+        lambda pixels: pixels.float() / 255,
+        lambda path: load_resized(path, SIZE),
+    )
+
+
+def colour_index(gallery: Path, folder: Path) -> GalleryIndex:
+    """An index of ``gallery`` that is up to date."""
+    index = GalleryIndex(folder, {"model": "colours"}, 3)
+    encode = features().photos
+    index.update(find_photos(gallery).stamps, lambda names: encode(photo_batches(names, gallery, SIZE, 2, 0)))
+    return index
+
+
+def colour_searcher(gallery: Path, folder: Path) -> Searcher:
+    index = colour_index(gallery, folder)
+    photos = index.read()
+    return Searcher(gallery, photos, build_ranking(photos, folder, RankingOptions()), features())
+
+
+def unit_rows(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    """Random float32 rows of length 1."""
+    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

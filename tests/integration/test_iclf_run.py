@@ -1,0 +1,59 @@
+"""ICLF and reranking as users run them, on small real data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import test as test_script
+from tests.conftest import SMALL, python
+from tests.integration.test_end_to_end import table
+
+
+@pytest.fixture(scope="module")
+def run_dir(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the published training command leaves behind."""
+    published = "--name iclf --img_aug --batch_size 64 --MLM --loss_names itc+mlm+itm+id --dataset_name RSTPReid"
+    small = ["--pretrain_choice", "tiny", "--img_size", "64,32", "--num_epoch", "1", "--num_workers", "0"]
+    folder = tmp_path_factory.mktemp("iclf") / "run"
+    done = python("train.py", *published.split(), *small, "--root_dir", data_root, "--run_dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"itm_loss \d.*itm_acc \d.*itm_temp 0\.07", done.stdout)
+    return folder
+
+
+def test_rerank_prints_both_tables(run_dir: Path, capsys):
+    test_script.main(["--config_file", str(run_dir / "configs.yaml")])
+    plain = table(capsys.readouterr().out)
+    test_script.main(["--config_file", str(run_dir / "configs.yaml"), "--rerank", "5"])
+    printed = capsys.readouterr().out
+    assert "not used in testing: heads.mlm, heads.id" in printed
+    first, second = printed.split("first 5 images reranked by the matching head")
+    assert table(first) == plain
+    assert table(second)[1:3] == plain[1:3], "R5 and R10 cannot change when the first 5 are put in another order"
+
+
+def test_rerank_with_a_head_that_always_says_no_changes_nothing(run_dir: Path, tmp_path: Path, capsys):
+    checkpoint = torch.load(run_dir / "best.pth", weights_only=True)
+    checkpoint["model"]["heads.itm.head.3.weight"].zero_()
+    torch.save(checkpoint, tmp_path / "no.pth")
+    flags = ["--config_file", str(run_dir / "configs.yaml"), "--checkpoint", str(tmp_path / "no.pth"), "--rerank", "8"]
+    test_script.main(flags)
+    first, second = capsys.readouterr().out.split("reranked by the matching head")
+    assert table(first) == table(second)
+
+
+def test_rerank_without_a_matching_head(trained: Path, fails):
+    message = fails("test", "--config_file", trained / "configs.yaml", "--rerank", "5")
+    assert "best.pth: has no matching head" in message and "without --rerank" in message
+    assert "--rerank -1: expected 0" in fails("test", "--config_file", trained / "configs.yaml", "--rerank", "-1")
+
+
+@pytest.mark.parametrize("batch", ["--batch_size 13", "--batch_size 4 --sampler identity --num_instance 4"])
+def test_a_batch_without_negatives_is_refused_before_the_first_step(data_root: Path, tmp_path: Path, fails, batch: str):
+    flags = [*SMALL, "--root_dir", data_root, "--loss_names", "itc+itm", "--run_dir", tmp_path / "run"]
+    message = fails("train", *flags, *batch.split())
+    assert "--loss_names itm: needs two identities in every batch" in message
+    assert "of epoch 1 has" in message and "--num_instance" in message
+    assert not (tmp_path / "run" / "last.pth").exists()

@@ -1,0 +1,134 @@
+"""test.py --report and --cross_domain on small runs."""
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import test as test_script
+import train as train_script
+from tests.conftest import SMALL, python
+from tests.integration.test_end_to_end import table
+from utils.options import load_train_configs
+
+
+def run_for(losses: str, data_root: Path, run_dir: Path, *flags: str) -> Path:
+    """A run of two short epochs."""
+    train_script.main([*SMALL, "--root_dir", str(data_root), "--run_dir", str(run_dir), "--loss_names", losses, *flags])
+    return run_dir / "configs.yaml"
+
+
+def test_report_of_a_run(trained: Path):
+    done = python("test.py", "--config_file", trained / "configs.yaml", "--report", "--report_count", 3, "--i2t")
+    assert done.returncode == 0, done.stderr
+    folder = trained / "report_CUHK-PEDES_test"
+    assert str(folder / "report.html") in done.stdout and "\033" not in done.stdout + done.stderr
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    for title in ("Sample", "Worst failures", "Most confident errors"):
+        assert f">{title}</h2>" in text
+    assert f"{table(done.stdout)[0]:.3f}" in text and f"{table(done.stdout, 'i2t')[0]:.3f}" in text
+    ranks = [int(rank) for rank in re.findall(r"Query \d+ · rank (\d+)", text)]
+    assert 6 < len(ranks) <= 9 and all(rank > 1 for rank in ranks[3:])
+    worst = ranks[3:6]
+    assert worst == sorted(worst, reverse=True)
+    assert len(re.findall(r'<figure class="tile right">', text)) >= len(ranks)
+    for name in ("cmc", "scores", "caption_length", "sample", "worst_failures", "most_confident_errors"):
+        with Image.open(folder / f"{name}.png") as image:
+            assert image.width > 300
+    assert "Experts" not in text and "Prompts" not in text and "Associations" not in text
+
+
+def test_chosen_queries_and_another_folder(trained: Path, tmp_path: Path):
+    config = ["--config_file", str(trained / "configs.yaml"), "--report"]
+    test_script.main([*config, "--report_dir", str(tmp_path / "page"), "--report_queries", "3", "0", "7"])
+    text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"Query (\d+)", text) == ["3", "0", "7"]
+    assert (tmp_path / "page" / "chosen_queries.png").exists()
+
+
+def test_report_shows_what_is_particular_to_a_system(data_root: Path, tmp_path: Path):
+    systems = {
+        "sdm+itc+aux": (
+            ["--cnum", "2", "--moe_layers", "1", "--moe_heads", "2", "--num_epoch", "1"],
+            "Experts",
+            "expert 3",
+        ),
+        "TAL+memory+instance_memory": (
+            ["--prompt_depth", "2", "--num_context", "3", "--num_epoch", "1"],
+            "Prompts",
+            "nearest words",
+        ),
+        "itc+memory_soft": (["--id_threshod", "0.0"], "Associations", "Training pair"),
+    }
+    for number, (losses, (flags, title, content)) in enumerate(systems.items()):
+        config = run_for(losses, data_root, tmp_path / str(number), *flags)
+        test_script.main(["--config_file", str(config), "--report", "--report_queries", "0"])
+        page = (tmp_path / str(number) / "report_CUHK-PEDES_test" / "report.html").read_text(encoding="utf-8")
+        assert f">{title}</h2>" in page and content in page, losses
+    test_script.main(["--config_file", str(config), "--report", "--report_queries", "0", "--dataset_name", "RSTPReid"])
+    other = (tmp_path / str(number) / "report_RSTPReid_test" / "report.html").read_text(encoding="utf-8")
+    assert "Associations" in other
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--report", "--report_queries", "99999"], "--report_queries 99999: test has queries 0 to"),
+        (["--report_queries", "1"], "--report_queries: only together with --report"),
+        (["--report", "--report_count", "0"], "--report_count 0: expected at least 1"),
+        (["--cross_domain", "logs"], "--config_file: not together with --cross_domain"),
+        (["--cross_domain", "logs", "--rerank", "5"], "--rerank: not together with --cross_domain"),
+        (["--targets", "RSTPReid"], "--targets: only together with --cross_domain"),
+        (["--cross_domain", "logs", "--csv", "no/such/x.csv"], "--csv no/such/x.csv: there is no folder no/such"),
+    ],
+)
+def test_flags_that_make_no_sense(trained: Path, fails: Callable[..., str], flags: list[str], message: str):
+    assert message in fails("test", "--config_file", trained / "configs.yaml", *flags)
+
+
+@pytest.fixture(scope="module")
+def other_domain(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on another data set, with other losses and an adapter."""
+    run_dir = tmp_path_factory.mktemp("logs") / "other"
+    flags = ["--dataset_name", "RSTPReid", "--lora_r", "2", "--num_epoch", "1"]
+    return run_for("itc", data_root, run_dir, *flags).parent
+
+
+def test_cross_domain_has_the_numbers_of_single_tests(
+    trained: Path, other_domain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    expected = {}
+    for run in (trained, other_domain):
+        for name in ("CUHK-PEDES", "RSTPReid"):
+            test_script.main(["--config_file", str(run / "configs.yaml"), "--dataset_name", name])
+            expected[str(run), name] = table(capsys.readouterr().out)
+    test_script.main(["--cross_domain", str(trained), str(other_domain), "--csv", str(tmp_path / "cross.csv")])
+    printed = capsys.readouterr()
+    assert "keys without a meaning" not in printed.err
+    with (tmp_path / "cross.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["run"], row["data set"]): [float(row[m]) for m in ("R1", "R5", "R10", "mAP", "mINP")] for row in rows}
+    assert found == expected
+    assert [row["own"] for row in rows] == ["yes", "no", "no", "yes"]
+    lines = [line for line in printed.out.splitlines() if line.startswith(f"| {trained}")]
+    r1, _, _, mean_ap, _ = expected[str(trained), "RSTPReid"]
+    assert f"{r1:.2f} / {mean_ap:.2f}" in lines[0]
+
+
+def test_cross_domain_on_named_data_sets(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+):
+    shutil.copytree(data_root / "RSTPReid", tmp_path / "RSTPReid")
+    root = load_train_configs(trained / "configs.yaml").root_dir
+    targets = [f"RSTPReid={tmp_path}", f"RSTPReid={root}", f"ICFG-PEDES={root}"]
+    test_script.main(["--cross_domain", str(trained), "--targets", *targets])
+    printed = capsys.readouterr().out
+    assert f"RSTPReid {tmp_path}" in printed and f"RSTPReid {root}" in printed and " ICFG-PEDES " in printed
+    assert "--targets Market: expected NAME" in fails("test", "--cross_domain", trained, "--targets", "Market")
+    assert "nowhere" in fails("test", "--cross_domain", tmp_path / "nowhere")
+    shutil.copy(trained / "configs.yaml", tmp_path)
+    assert "there is no best.pth" in fails("test", "--cross_domain", trained, tmp_path)

@@ -1,0 +1,244 @@
+"""The streamed metrics against a naive loop, a stable sort, recorded numbers, and bad input."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from processor.metrics import ranks as metrics
+from processor.metrics.ranks import (
+    QueryRanks,
+    rank_gallery,
+    rank_matches,
+    rank_similarity,
+    retrieval_metrics,
+    similarity_metrics,
+    summarise,
+)
+
+GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
+
+
+def naive(similarity, query_pids, gallery_pids):
+    """One query after the other, in plain Python: the definitions, word for word."""
+    first, ap, inp = [], [], []
+    for row, pid in zip(similarity.tolist(), query_pids.tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda column: (-row[column], column))
+        ranks = [place + 1 for place, column in enumerate(order) if gallery_pids[column] == pid]
+        first.append(ranks[0] if ranks else 0)
+        ap.append(sum((n + 1) / rank for n, rank in enumerate(ranks)) / len(ranks) if ranks else 0.0)
+        inp.append(len(ranks) / ranks[-1] if ranks else 0.0)
+    return QueryRanks(torch.tensor(first), torch.tensor(ap).double(), torch.tensor(inp).double())
+
+
+def exact_features(rows, generator):
+    """Rows of +-1/4 and zeros of length 1: every dot product is exact in float32, and many are equal."""
+    values = torch.zeros(rows, 32)
+    values[:, :16] = torch.randint(0, 2, (rows, 16), generator=generator) * 2.0 - 1
+    return values.gather(1, torch.rand(rows, 32, generator=generator).argsort(1)) / 4
+
+
+def assert_equal(ours, theirs):
+    assert torch.equal(ours.first_rank, theirs.first_rank)
+    torch.testing.assert_close(ours.ap, theirs.ap, rtol=0, atol=1e-7)
+    torch.testing.assert_close(ours.inp, theirs.inp, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (7, 3, 2), (40, 300, 9), (30, 600, 200), (25, 513, 3), (20, 256, 1)])
+@pytest.mark.parametrize("levels", [2, 30, 1 << 20])
+@pytest.mark.parametrize("sort_from", [0, 512])
+def test_ranks_equal_a_naive_loop(monkeypatch, sizes, levels, sort_from):
+    monkeypatch.setattr(metrics, "SORT_FROM", sort_from)
+    queries, gallery, identities = sizes
+    generator = torch.Generator().manual_seed(queries * levels)
+    similarity = torch.randint(-levels, levels, (queries, gallery), generator=generator) / levels
+    query_pids = torch.randint(0, identities, (queries,), generator=generator)
+    gallery_pids = torch.randint(0, identities, (gallery,), generator=generator)
+    expected = naive(similarity, query_pids, gallery_pids)
+    for block in (None, 1, 3, queries):
+        assert_equal(rank_similarity(similarity, query_pids, gallery_pids, block), expected)
+
+
+@pytest.mark.parametrize("tile", [1, 1 << 11, 1 << 30])
+def test_features_with_many_ties_whatever_the_blocks(monkeypatch, tile):
+    monkeypatch.setattr(metrics, "TILE_ELEMENTS", (tile, tile))
+    generator = torch.Generator().manual_seed(1)
+    queries, gallery = exact_features(50, generator), exact_features(700, generator)
+    query_pids, gallery_pids = torch.arange(50) % 40, torch.randint(0, 40, (700,), generator=generator)
+    similarity = queries @ gallery.T
+    assert len(similarity.unique()) < 40
+    expected = naive(similarity, query_pids, gallery_pids)
+    order = similarity.sort(dim=1, descending=True, stable=True)
+    for block in (None, 1, 7, 49, 50, 1000):
+        assert_equal(rank_matches(queries, gallery, query_pids, gallery_pids, block), expected)
+        scores, positions = rank_gallery(queries, gallery, 10, block)
+        assert torch.equal(scores, order.values[:, :10])
+        assert torch.equal(positions, order.indices[:, :10])
+
+
+@pytest.mark.parametrize("dim", [3, 64, 511, 512])
+def test_duplicates_of_a_match_tie_with_it(dim):
+    """Whatever its place in the matrix product, an equal feature has an equal similarity."""
+    generator = torch.Generator().manual_seed(dim)
+    gallery = torch.randn(211, dim, generator=generator).repeat(5, 1)  # 1055 rows: no multiple of anything
+    queries = torch.randn(37, dim, generator=generator)
+    gallery_pids = torch.arange(211).repeat(5)
+    gallery_pids[:211] += 1000  # only the first copies are someone else
+    query_pids = torch.arange(37)
+    for block in (None, 1, 5):
+        ranks = rank_matches(queries, gallery, query_pids, gallery_pids, block)
+        _, positions = rank_gallery(queries, gallery, 211 * 5, block)
+        assert torch.equal(
+            positions.view(37, 211, 5) % 211, (positions.view(37, 211, 5) % 211)[..., :1].expand(-1, -1, 5)
+        )
+        assert torch.equal(positions.view(37, 211, 5).diff(dim=2), torch.full((37, 211, 4), 211))
+        # each match is ranked directly behind its copy: places 5n+2 ... 5n+5
+        assert torch.all(ranks.first_rank % 5 == 2)
+        torch.testing.assert_close(ranks.inp, 4 / (ranks.first_rank + 3).double())
+
+
+@pytest.mark.parametrize("noise", [1.0, 100.0])
+def test_middle_size_equals_a_sort(noise):
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(60, 128, generator=generator)
+    query_pids, gallery_pids = (torch.randint(0, 60, (n,), generator=generator) for n in (1500, 2100))
+    queries = centres[query_pids] + noise * torch.randn(1500, 128, generator=generator)
+    gallery = centres[gallery_pids] + noise * torch.randn(2100, 128, generator=generator)
+    normalise = torch.nn.functional.normalize
+    similarity = normalise(queries) @ normalise(gallery).T
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    hits = (gallery_pids[order] == query_pids[:, None]).double()
+    places = torch.arange(1, 2101)
+    precision = hits.cumsum(1) / places
+    expected = {
+        **{f"R{k}": 100 * hits[:, :k].amax(1).mean().item() for k in (1, 5, 10)},
+        "mAP": 100 * ((precision * hits).sum(1) / hits.sum(1)).mean().item(),
+        "mINP": 100 * (hits.sum(1) / (hits * places).amax(1)).mean().item(),
+    }
+    for block in (None, 100, 1499):
+        assert retrieval_metrics(queries, gallery, query_pids, gallery_pids, block=block) == pytest.approx(
+            expected, abs=1e-3
+        )
+
+
+def test_shards_of_the_queries_add_up():
+    generator = torch.Generator().manual_seed(2)
+    queries, gallery = exact_features(31, generator), exact_features(90, generator)
+    query_pids, gallery_pids = torch.arange(31) % 9, torch.arange(90) % 8
+    whole = rank_matches(queries, gallery, query_pids, gallery_pids)
+    parts = [rank_matches(queries[s], gallery, query_pids[s], gallery_pids) for s in (slice(0, 10), slice(10, 31))]
+    joined = QueryRanks(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+    assert_equal(joined, whole)
+    assert summarise(joined) == summarise(whole)
+    assert summarise(whole)["unmatched"] == 3
+
+
+def test_a_gallery_smaller_than_k():
+    features = torch.eye(3)
+    result = retrieval_metrics(features, features, [4, 5, 6], [4, 5, 6])
+    assert result == {"R1": 100.0, "R5": 100.0, "R10": 100.0, "mAP": 100.0, "mINP": 100.0}
+    assert rank_gallery(features, features, 10)[1].shape == (3, 3)
+    assert retrieval_metrics(features[:1], features[:1], [9], [9], ks=(1, 20))["R20"] == 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_type_is_ranked_in_float32(dtype):
+    features = torch.randn(40, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
+    pids = torch.arange(40)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, positions = rank_gallery(features, features, 3)
+    assert scores.dtype == torch.float32
+    assert torch.equal(positions[:, 0], pids)
+    torch.testing.assert_close(scores[:, 0], torch.ones(40))
+    assert retrieval_metrics(features, features, pids, pids)["R1"] == 100
+
+
+def test_global_settings_neither_matter_nor_change():
+    features = torch.randn(300, 64, generator=torch.Generator().manual_seed(6))
+    expected, threads = rank_gallery(features, features, 5), torch.get_num_threads()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            scores, positions = rank_gallery(features, features, 5)
+            assert torch.get_num_threads() == number
+            assert torch.equal(positions, expected[1])
+            torch.testing.assert_close(scores, expected[0], rtol=0, atol=1e-6)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.set_num_threads(threads)
+
+
+def test_an_error_in_one_thread_stops_the_others(monkeypatch):
+    done = []
+
+    def fail(*arguments):
+        done.append(arguments)
+        raise MemoryError
+
+    monkeypatch.setattr(metrics, "_rank_tile", fail)
+    threads = torch.get_num_threads()
+    with pytest.raises(MemoryError):
+        rank_matches(torch.ones(500, 4), torch.ones(5, 4), torch.zeros(500).long(), torch.zeros(5).long(), block=1)
+    assert len(done) <= threads
+    assert torch.get_num_threads() == threads
+
+
+def test_queries_without_a_match():
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(4))
+    pids = torch.tensor([1, 7, 2, 8, 8])
+    with pytest.raises(ValueError, match=r"^3 of 5 queries .* query 1 \(pid 7\)\. --allow_unmatched"):
+        retrieval_metrics(features, features, pids, [1, 2, 2, 2, 2])
+    with pytest.raises(ValueError, match="--allow_unmatched"):
+        similarity_metrics(features @ features.T, pids, [1, 2, 2, 2, 2])
+    result = retrieval_metrics(features, features, pids, [1, 2, 2, 2, 2], allow_unmatched=True)
+    assert result.pop("unmatched") == 3
+    assert result == retrieval_metrics(features[[0, 2]], features, pids[[0, 2]], [1, 2, 2, 2, 2])
+    assert "unmatched" not in retrieval_metrics(features, features, pids, pids, allow_unmatched=True)
+    with pytest.raises(ValueError, match="none of the 5 queries"):
+        retrieval_metrics(features, features, pids, [3] * 5, allow_unmatched=True)
+
+
+def bad(**changes):
+    arguments = {"query_features": torch.ones(2, 4), "gallery_features": torch.ones(3, 4)}
+    return arguments | {"query_pids": torch.zeros(2).long(), "gallery_pids": torch.zeros(3).long()} | changes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (bad(query_features=torch.tensor([[1.0] * 4, [1, 2, torch.nan, 4]])), "query features: row 1 is not finite"),
+        (bad(gallery_features=torch.full((3, 4), torch.inf)), r"gallery features: row 0 is not finite \(3 such"),
+        (bad(query_features=torch.zeros(0, 4), query_pids=[]), "no query features"),
+        (bad(gallery_features=torch.zeros(0, 4), gallery_pids=[]), "no gallery features"),
+        (bad(query_pids=torch.zeros(3).long()), "query pids have shape"),
+        (bad(gallery_features=torch.ones(3, 5)), "query features have size 4, gallery features 5"),
+        (bad(query_features=torch.ones(2, 4).long()), "expected floats"),
+        (bad(query_features=torch.ones(2)), "expected floats of shape"),
+        (bad(block=0), "block is 0"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        retrieval_metrics(**arguments)
+
+
+def test_bad_similarities_and_k():
+    with pytest.raises(ValueError, match="NaN"):
+        similarity_metrics(torch.full((2, 2), torch.nan), [0, 0], [0, 0])
+    with pytest.raises(ValueError, match="expected"):
+        similarity_metrics(torch.zeros(4), [0, 0], [0, 0])
+    with pytest.raises(ValueError, match="k is 0"):
+        rank_gallery(torch.ones(2, 4), torch.ones(2, 4), 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_on_a_gpu():
+    generator = torch.Generator().manual_seed(5)
+    queries, gallery = exact_features(300, generator), exact_features(900, generator)
+    query_pids, gallery_pids = torch.arange(300) % 50, torch.arange(900) % 50
+    ranks = rank_matches(queries.cuda(), gallery.cuda(), query_pids, gallery_pids)
+    assert ranks.ap.is_cuda
+    assert_equal(QueryRanks(*(part.cpu() for part in ranks)), rank_matches(queries, gallery, query_pids, gallery_pids))

@@ -1,0 +1,62 @@
+"""Optimiser groups: every trained parameter in exactly one, few of them, fused."""
+
+import pytest
+import torch
+from torch import nn
+
+from model.backbones.clip import load_clip
+from model.backbones.spec import BackboneOptions
+from model.build import TrainCounts, build_retriever, model_groups
+from solver.optimizer import SolverOptions, build_optimizer, lr_and_decay
+from utils.command import parse
+
+
+def retriever(loss_names: str):
+    options = parse(model_groups(), ["--pretrain_choice", "tiny", "--img_size", "32", "32"], "test")
+    return build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, TrainCounts(9, 20, 20))
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_groups_are_few_and_claim_every_parameter_once(name: str):
+    model = retriever("itc+id+mlm")
+    optimizer = build_optimizer(model.parameter_roles(), SolverOptions(optimizer=name))
+    claimed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(claimed) == len(set(claimed)) == sum(1 for _ in model.parameters())
+    assert len(optimizer.param_groups) <= 5
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
+def test_frozen_parameters_are_left_out():
+    model = retriever("itc")
+    model.clip.text.requires_grad_(False)
+    names = {name for name, _, _ in model.parameter_roles()}
+    assert names and not any(name.startswith("clip.text") for name in names)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer(model.parameter_roles(), SolverOptions())
+
+
+def test_unknown_role():
+    with pytest.raises(ValueError, match="no optimiser rule for the role 'odd'"):
+        lr_and_decay("x.weight", "odd", SolverOptions())
+
+
+def test_a_group_steps_as_single_tensors_would():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    options = SolverOptions(lr=0.1)
+    one = build_optimizer(((n, p, "plain") for n, p in ours.named_parameters()), options)
+    each = torch.optim.Adam(
+        [
+            {"params": [theirs.weight], "lr": 0.1, "weight_decay": 4e-5},
+            {"params": [theirs.bias], "lr": 0.2, "weight_decay": 0.0},
+        ],
+        eps=1e-3,
+    )
+    for _ in range(5):
+        for layer, optimizer in ((ours, one), (theirs, each)):
+            optimizer.zero_grad()
+            layer(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())

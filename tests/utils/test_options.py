@@ -1,0 +1,91 @@
+"""Flags from dataclasses, yaml and the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from utils.command import parse
+from utils.options import load_train_configs, opt
+
+
+@dataclass(frozen=True)
+class Some:
+    """For the tests."""
+
+    rate: float = opt(0.1, "a number")
+    sides: tuple[int, ...] = opt((3, 4), "two numbers")
+    active: bool = opt(False, "a switch")
+    off: bool = opt(True, "a switch that is on")
+    limit: int | None = opt(None, "a number or nothing")
+    kind: str = opt("a", "a word", choices=("a", "b"), aliases=("sort",))
+    where: Path = opt(Path("x"), "a path")
+
+
+GROUPS = {"some": [Some]}
+
+
+def read(*argv: str, **kwargs: object) -> Some:
+    return parse(GROUPS, argv, "test", **kwargs).get(Some)
+
+
+def test_defaults():
+    assert read() == Some()
+
+
+@pytest.mark.parametrize("sides", [["5", "6"], ["5,6"], ["5, 6"], ["5,", "6"]])
+def test_lists_in_every_spelling(sides: list[str]):
+    assert read("--sides", *sides).sides == (5, 6)
+
+
+def test_switches():
+    some = read("--active", "--no_off")
+    assert some.active and not some.off
+    some = read("--active", "false", "--off", "true")
+    assert not some.active and some.off
+
+
+def test_yaml_is_typed_and_the_command_line_wins(tmp_path: Path):
+    file = tmp_path / "some.yaml"
+    file.write_text("rate: 1e-5\nsides: !!python/tuple [7, 8]\nlimit: null\nsort: b\nactive: true\n")
+    some = read("--config_file", str(file), "--sides", "1", "2")
+    assert some == Some(rate=1e-5, sides=(1, 2), active=True, kind="b")
+
+
+def test_saved_flags_read_back(tmp_path: Path):
+    options = parse(GROUPS, ["--rate", "2", "--where", "a/b", "--limit", "3"], "test")
+    options.save(tmp_path / "configs.yaml")
+    assert read("--config_file", str(tmp_path / "configs.yaml")) == options.get(Some)
+    assert load_train_configs(tmp_path / "configs.yaml").where == "a/b"
+    assert options.given("rate") and not options.given("kind")
+
+
+def test_ignored_flags_are_accepted_in_both_spellings(tmp_path: Path):
+    file = tmp_path / "some.yaml"
+    file.write_text("local_rank: 0\nrate: 3\n")
+    some = read("--local-rank", "1", "--local_rank=2", "--config_file", str(file), ignored={"local_rank": "no use"})
+    assert some.rate == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--rate", "x"], "--rate 'x': expected a number"),
+        (["--kind", "c"], "--kind 'c': choose one of a, b"),
+        (["--sides", "1.5"], "--sides '1.5': expected a whole number"),
+        (["--active", "perhaps"], "expected true or false"),
+        (["--rat", "1"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_values(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        read(*argv)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_finite_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.yaml").write_text("sides: [1, {a: 2}]\n")
+    with pytest.raises(SystemExit):
+        read("--config_file", str(tmp_path / "a.yaml"))
+    assert "--sides {'a': 2}: expected a whole number" in capsys.readouterr().err

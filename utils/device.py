@@ -1,0 +1,117 @@
+"""TODO"""
+
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from utils.distributed import local_world_size
+from utils.options import opt
+
+log = logging.getLogger("descry")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Flags of device and precision."""
+
+    device: str = opt("auto", "auto, cpu, cuda or cuda:N")
+    gpu_id: int | None = opt(None, "the CUDA device to use when there is one (published flag, as cuda:N)")
+    precision: str = opt(
+        "auto", "arithmetic of the network; weights stay float32", choices=("auto", "fp32", "bf16", "fp16")
+    )
+
+
+def pick_device(options: DeviceOptions) -> torch.device:
+    """The device that the flags ask for.
+
+    Raises:
+        ValueError: names the flag when there is no such device.
+    """
+    if dist.is_initialized():
+        return _own_device(options)
+    if options.device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        number = options.gpu_id or 0
+        if number >= torch.cuda.device_count():
+            log.warning("--gpu_id %d: not on this machine, using cuda:0 of %d", number, torch.cuda.device_count())
+            number = 0
+        return torch.device("cuda", number)
+    try:
+        device = torch.device(options.device)
+    except RuntimeError:
+        raise ValueError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def _own_device(options: DeviceOptions) -> torch.device:
+    """The GPU that belongs to this process, or the CPU that all share."""
+    gpus = torch.cuda.device_count()
+    if options.device == "cpu" or (options.device == "auto" and not gpus):
+        return torch.device("cpu")
+    if options.device not in ("auto", "cuda"):
+        raise ValueError(
+            f"--device {options.device}: torchrun gives every process a GPU of its own; leave the flag out, or use cpu"
+        )
+    if local_world_size() > gpus:
+        raise ValueError(
+            f"torchrun --nproc_per_node {local_world_size()}: this machine has {gpus} GPU(s); start one process for "
+            "each, or use --device cpu"
+        )
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of network layers on a device."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """float32 means that autocast is off"""
+
+    def __call__(self) -> AbstractContextManager:
+        """Context for network layers; usable as ``with precision():``."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients can underflow, so that the loss must be scaled."""
+        return self.dtype == torch.float16
+
+
+def pick_precision(options: DeviceOptions, device: torch.device) -> Precision:
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32.
+
+    Raises:
+        ValueError: fp16 on a CPU.
+    """
+    if options.precision == "auto":
+        return Precision(device, torch.bfloat16 if _native_bfloat16(device) else torch.float32)
+    if options.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Precision(device, names[options.precision])
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_flags() -> set[str]:
+    if not os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
+        return set()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        return {flag for line in file if line.startswith("flags") for flag in line.split()}
