@@ -1,1 +1,13 @@
-"""How a Mannequin is made: who it is, how it is drawn, photographed and described."""
+"""Mannequins: people drawn on the spot with captions, a data set for everyone without the licensed photos."""
+
+from pathlib import Path
+
+from datasets.annotations import read
+from datasets.mannequins.draw import MannequinOptions, ensure
+from datasets.records import Dataset
+from utils.options import GetOptions
+
+
+def load(root: Path, get: GetOptions) -> Dataset:
+    """Read ``root/Mannequins``, which is drawn first if it is not there. Raises DataError."""
+    return read(ensure(root, get(MannequinOptions)), "Mannequins", ("reid_raw.json",), first_train_id=0)
