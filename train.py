@@ -8,16 +8,11 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader
-from datasets.captions import AugmentOptions
-from datasets.open import DataOptions, data_options, open_dataset
+from datasets.open import open_dataset
+from datasets.options import DataOptions, data_options
 from datasets.records import counts
-from model.adapters.parsing import LEAK
-from model.backbones import load_backbone
-from model.backbones.spec import BackboneOptions
+from model.backbones import BackboneOptions, load_backbone
 from model.build import LossOptions, build_retriever, model_options
 from model.checkpoints.finetune import FinetuneOptions, finetune
 from model.presets import momentum_flag
@@ -27,12 +22,10 @@ from processor.progress import Progress
 from processor.run_dir.checkpoint import read_last, set_seed
 from processor.run_dir.layout import RunOptions, choose_run_dir, interrupted_run, make_run_dir
 from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
-from processor.run_dir.record import RunRecord, facts_of
-from processor.run_dir.run_dir import RunDir
+from processor.run_dir.run_dir import open_run_dir
 from processor.run_dir.seeds import train_seeds
 from processor.trainer import LoopOptions, Trainer
-from solver.optimizer import SolverOptions, build_optimizer
-from solver.schedule import Schedule, ScheduleOptions
+from solver import build_solver, solver_options
 from utils.command import parse, run_command
 from utils.device import DeviceOptions, pick_precision
 from utils.distributed import main_first, on_main
@@ -45,7 +38,7 @@ GROUPS = {
     "run": [RunOptions, FinetuneOptions, DeviceOptions],
     **data_options(),
     **model_options(),
-    "optimiser": [SolverOptions, ScheduleOptions],
+    **solver_options(),
     "loop": [LoopOptions],
 }
 """every flag of train.py, by section of --help"""
@@ -66,7 +59,7 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 
 def train(options: Options) -> Progress:
     """Train once, from build to the final table."""
-    get, run, data = options.get, options.get(RunOptions), options.get(DataOptions)
+    get, run, data, start = options.get, options.get(RunOptions), options.get(DataOptions), options.get(FinetuneOptions)
     precision = pick_precision(get(DeviceOptions))
     folder = on_main(lambda: choose_run_dir(run, data.dataset_name))
     setup_logger()
@@ -77,26 +70,21 @@ def train(options: Options) -> Progress:
         checkpoint = read_last(run.checkpoint) if run.resume else None
         backbone = load_backbone(get(BackboneOptions))
         splits = {"train": "--dataset_name", data.val_dataset: "--val_dataset"}
-        dataset, images = open_dataset(get, backbone.spec.image_size, splits)
-    model = build_retriever(backbone, get, *counts(dataset.train), precision)
-    form, device = model.input_format(data.text_length), precision.device
-    fields = model.needed_fields, model.padded_fields
-    loader = TrainLoader(dataset.train, images, form, *fields, data, get(AugmentOptions), device)
-    validation = EvaluationSplit(data.val_dataset, dataset.split(data.val_dataset), images, form, data, device)
-    if model.attends_over_batch:
-        log.warning(LEAK)
-    weights = Path(get(FinetuneOptions).finetune) if get(FinetuneOptions).finetune else None
-    if weights and checkpoint is None:
-        finetune(model, weights)
+        opened = open_dataset(get, backbone.spec.image_size, splits)
+    model = build_retriever(backbone, get, *counts(opened.dataset.train), precision)
+    form = model.input_format(data.text_length)
+    loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)
+    evaluator = Evaluator(model, opened.split(data.val_dataset, form, precision.device))
+    if start.path and checkpoint is None:
+        finetune(model, start.path)
     log.info("losses: %s; %s", get(LossOptions).loss_names, model.parameter_summary())
     if data.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")
-    # a resumed run does not read --finetune again
-    source = (None if run.resume else weights) if weights else backbone.weights_file
-    record = RunRecord(folder, facts_of(options.flat(), precision, source, dataset.annotation), run.resume)
-    optimizer = build_optimizer(model.parameter_roles(), get(SolverOptions))
-    schedule, evaluator = Schedule(optimizer, get(ScheduleOptions)), Evaluator(model, validation)
-    trainer = Trainer(model, optimizer, schedule, loader, evaluator, RunDir(folder, record), get(LoopOptions))
+    # run.json keeps the digest of --finetune, which a resumed run does not read again
+    weights = (None if run.resume else start.path) if start.path else backbone.weights_file
+    run_dir = open_run_dir(folder, options, precision, weights, opened.dataset)
+    optimizer, schedule = build_solver(model.parameter_roles(), get)
+    trainer = Trainer(model, optimizer, schedule, loader, evaluator, run_dir, get(LoopOptions))
     if checkpoint is not None:
         trainer.resume(checkpoint)
         log.info("resumed in epoch %d after step %d", trainer.progress.epoch, trainer.progress.step)

@@ -7,7 +7,7 @@ from torch import nn
 
 from model.adapters import FreezeOptions, add_adapters
 from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import Parsing, ParsingOptions
+from model.adapters.parsing import LEAK, Parsing, ParsingOptions
 from model.adapters.prompts import PromptOptions
 from model.backbones.spec import Backbone, BackboneOptions
 from model.cross_former import CrossFormer
@@ -98,6 +98,8 @@ def _parsing(options: ParsingOptions, names: tuple[str, ...], width: int) -> Par
     if not readers and options.php_variant is None:
         return None
     parsing = Parsing(options, width)
+    if parsing.over_batch:
+        log.warning(LEAK)
     if parsing.over_batch and world_size() > 1:
         raise UserError(
             "--php_attention batch: attends over the batch, of which each process has only a share; train with "

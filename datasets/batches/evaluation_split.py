@@ -16,7 +16,7 @@ from datasets.augmentation import normalise
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
-from datasets.open import DataOptions
+from datasets.options import DataOptions
 from datasets.parallel import as_is, leave_signals_to_the_loop, without_faults
 from datasets.records import ImageRecord
 from utils.distributed import rank, world_size

@@ -24,6 +24,11 @@ class FinetuneOptions:
 
     finetune: str = opt("", "checkpoint to start from, ours or a published one with IRRA's or ECCL's names")
 
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint, None without."""
+        return Path(self.finetune) if self.finetune else None
+
 
 def finetune(model: Retriever, path: Path) -> None:
     """Start from the checkpoint of an earlier run, and log what was used of it.

@@ -5,13 +5,33 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.records import Dataset
 from processor.run_dir.checkpoint import write_checkpoint
 from processor.run_dir.history import Entry, append_entry, cut_history, read_history
-from processor.run_dir.record import RunRecord
+from processor.run_dir.layout import RunOptions
+from processor.run_dir.record import RunRecord, facts_of
+from utils.device import Precision
 from utils.distributed import is_main
+from utils.options import Options
 
 TICKS = 1000
 """TensorBoard counts in whole numbers; its steps are thousandths of an epoch, for training and validation alike"""
+
+
+def open_run_dir(
+    path: Path, options: Options, precision: Precision, weights: Path | None, dataset: Dataset
+) -> "RunDir":
+    """The run directory that these flags begin or, in a resumed run, continue.
+
+    Args:
+        path: the folder.
+        options: all flags.
+        precision: device and arithmetic of network layers.
+        weights: the file that training starts from, None for random weights.
+        dataset: that it trains on.
+    """
+    facts = facts_of(options.flat(), precision, weights, dataset.annotation)
+    return RunDir(path, RunRecord(path, facts, options.get(RunOptions).resume))
 
 
 class RunDir:
