@@ -15,7 +15,7 @@ from model.backbones.clip import CLIP, RANDOM, VIT_B_16, clip_names, load_clip, 
 from model.backbones.spec import BackboneOptions
 from model.checkpoints import archives
 from model.checkpoints.published import our_names
-from tests.helpers.golden import systems
+from tests.helpers.golden import cases
 
 
 def random_ids(rows: int, vocab: int = 49408) -> torch.Tensor:
@@ -181,6 +181,6 @@ def test_names_in_every_wrapping():
 
 def test_golden_weights_have_a_name_of_ours(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
-        for case in systems("irra"):
+        for case in cases("irra"):
             case.retriever()
     assert not caplog.records
