@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.runs import ROOT
 
 
 def commands(folder: Path, *args: object) -> tuple[list[str], subprocess.CompletedProcess]:

@@ -13,7 +13,7 @@ import search as search_script
 import test as test_script
 import train as train_script
 from model import losses
-from tests.conftest import ROOT, SMALL
+from tests.helpers.runs import ROOT, SMALL
 from utils.command import build_parser
 
 PAGES = (

@@ -11,8 +11,7 @@ from PIL import Image
 
 import test as test_script
 import train as train_script
-from tests.conftest import SMALL, python
-from tests.integration.test_end_to_end import table
+from tests.helpers.runs import SMALL, python, table
 from utils.options import load_train_configs
 
 

@@ -16,7 +16,7 @@ from datasets.images.decode import load_resized
 from model.backbones.clip_tokenizer import Tokenizer
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore
-from tests.conftest import python
+from tests.helpers.runs import python
 
 QUERY = "a woman in a red coat with a white handbag"
 
