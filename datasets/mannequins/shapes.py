@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Protocol
 
 from PIL import ImageDraw
 
@@ -32,17 +31,6 @@ def lighter(colour: Colour, share: float) -> Colour:
     return mix(colour, (255, 252, 240), share)
 
 
-class Surface(Protocol):
-    """Anything that has a place for every (u, t)."""
-
-    breaks: Sequence[float]
-    """the t at which its edges bend"""
-
-    def at(self, u: float, t: float) -> Point:
-        """The place in the image."""
-        ...
-
-
 @dataclass(frozen=True)
 class Limb:
     """A tapered capsule between two points."""
@@ -52,6 +40,7 @@ class Limb:
     r0: float
     r1: float
     breaks: tuple[float, ...] = (0.0, 1.0)
+    """the t at which its edges bend"""
 
     @cached_property
     def _axes(self) -> tuple[float, float, float, float]:
@@ -92,6 +81,9 @@ class Shell:
         share = (t - breaks[i]) / (breaks[i + 1] - breaks[i])
         (y0, x0, half0), (y1, x1, half1) = self.rings[i], self.rings[i + 1]
         return x0 + (x1 - x0) * share + u * (half0 + (half1 - half0) * share), y0 + (y1 - y0) * share
+
+
+Surface = Limb | Shell
 
 
 class Brush:
@@ -171,6 +163,38 @@ class Brush:
                         self.disc(surface.at(u, (row + 0.5) / rows), radius, radius, colour)
 
 
+class Spot:
+    """A place of a figure to draw around: distances and sizes are in body heights, from the place, y down."""
+
+    def __init__(self, brush: Brush, place: Point, scale: float) -> None:
+        self.brush, self.place, self.scale = brush, place, scale
+
+    def at(self, dx: float, dy: float) -> Point:
+        """Where in the image."""
+        return self.place[0] + dx * self.scale, self.place[1] + dy * self.scale
+
+    def disc(self, dx: float, dy: float, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
+        """A filled ellipse."""
+        self.brush.disc(self.at(dx, dy), rx * self.scale, ry * self.scale, colour, alpha)
+
+    def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
+        """A line with round joints."""
+        self.brush.line([self.at(*point) for point in points], width * self.scale, colour, alpha)
+
+    def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
+        """A filled polygon."""
+        self.brush.polygon([self.at(*point) for point in points], colour, alpha)
+
+    def outline(self, points: Sequence[Point], colour: Colour, steps: int = 3) -> None:
+        """A filled smooth outline."""
+        self.brush.polygon(spline([self.at(*point) for point in points], steps), colour)
+
+
+def mirrored(half: Sequence[Point]) -> list[Point]:
+    """A symmetric outline, from its right half."""
+    return [*half, *((-dx, dy) for dx, dy in reversed(half) if dx)]
+
+
 @lru_cache
 def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
     shares = [step / steps for step in range(steps)]
@@ -180,16 +204,11 @@ def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
     ]
 
 
-def spline(points: Sequence[Point], steps: int = 4) -> list[Point]:
+def spline(points: Sequence[Point], steps: int) -> list[Point]:
     """A closed smooth outline through points (Catmull-Rom), for hair and hats."""
     result = []
-    for i in range(len(points)):
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = (
-            points[i - 1],
-            points[i],
-            points[i + 1 - len(points)],
-            points[i + 2 - len(points)],
-        )
+    after = [*points[1:], *points[:2]]
+    for (ax, ay), (bx, by), (cx, cy), (dx, dy) in zip([points[-1], *points], points, after, after[1:], strict=False):
         for a, b, c, d in _spline_weights(steps):
             result.append((a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy))
     return result
