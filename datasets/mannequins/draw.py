@@ -24,11 +24,11 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.mannequins.body import look_of
+from datasets.mannequins.captions import caption
 from datasets.mannequins.dice import LOOK, VIEW, WORDS, Dice
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from datasets.mannequins.people import LEVELS, SPLITS, Person, people
 from datasets.mannequins.photo import photograph
-from datasets.mannequins.words import Sight, caption
 
 VERSION = 2
 """changes whenever the same options would give other images or captions"""
@@ -68,16 +68,16 @@ def _draw_identity(job: _Job) -> list[dict[str, Any]]:
     for image in range(dice.whole(*options.image_range)):
         view = Dice(*key, VIEW, image)
         yaw = math.remainder((sides[image % 4] + view.between(-0.25, 0.25)) * math.pi, 2 * math.pi)
-        photo = photograph(job.person, look, yaw, options.mannequin_height, level, view)
+        jpeg, sight = photograph(job.person, look, yaw, options.mannequin_height, level, view)
         name = f"{job.split}/{job.pid:05d}_{image:02d}.jpg"
-        (job.folder / "imgs" / name).write_bytes(photo.jpeg)
-        sight, words = Sight(photo.facing, photo.walking, photo.seen), Dice(*key, WORDS, image)
+        (job.folder / "imgs" / name).write_bytes(jpeg)
+        words = Dice(*key, WORDS, image)
         captions = [caption(job.person, sight, level, words) for _ in range(options.mannequin_captions_per_image)]
         record = {"id": job.pid, layout.key: name, "split": job.split, "captions": captions}
         if layout.tokens:
             record["processed_tokens"] = [re.findall(r"[a-z0-9'-]+", text.lower()) for text in captions]
         record["attributes"] = dataclasses.asdict(job.person)
-        record["view"] = {"facing": photo.facing, "walking": photo.walking, "visible": sorted(photo.seen)}
+        record["view"] = {"facing": sight.facing, "walking": sight.walking, "visible": sorted(sight.seen)}
         records.append(record)
     return records
 
