@@ -86,13 +86,11 @@ class Shell:
 Surface = Limb | Shell
 
 
-class Brush:
-    """Draws on one picture; ``lit`` is the side the light comes from, -1 left or 1 right."""
+class Pen:
+    """Draws plain shapes on one picture."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, lit: int, depth: float) -> None:
+    def __init__(self, draw: ImageDraw.ImageDraw) -> None:
         self.draw = draw
-        self.lit = lit
-        self.depth = depth
 
     def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
         """A filled polygon."""
@@ -107,6 +105,14 @@ class Brush:
         """A line with round joints."""
         self.draw.line(points, fill=(*colour, alpha), width=max(1, round(width)), joint="curve")
 
+
+class Brush(Pen):
+    """Draws surfaces in light; ``lit`` is the side the light comes from, -1 left or 1 right."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, lit: int, depth: float) -> None:
+        super().__init__(draw)
+        self.lit, self.depth = lit, depth
+
     def strip(
         self, surface: Surface, across: tuple[float, float], down: tuple[float, float], colour: Colour, alpha: int = 255
     ) -> None:
@@ -114,7 +120,7 @@ class Brush:
         (u0, u1), (t0, t1) = across, down
         steps = [t0, *(t for t in surface.breaks if t0 < t < t1), t1]
         points = [surface.at(u0, t) for t in steps] + [surface.at(u1, t) for t in reversed(steps)]
-        self.draw.polygon(points, fill=(*colour, alpha))
+        self.polygon(points, colour, alpha)
 
     def shade(self, surface: Surface, down: tuple[float, float] = (0.0, 1.0)) -> None:
         """Light on one side of a surface and shadow on the other."""
@@ -166,8 +172,8 @@ class Brush:
 class Spot:
     """A place of a figure to draw around: distances and sizes are in body heights, from the place, y down."""
 
-    def __init__(self, brush: Brush, place: Point, scale: float) -> None:
-        self.brush, self.place, self.scale = brush, place, scale
+    def __init__(self, pen: Pen, place: Point, scale: float) -> None:
+        self.pen, self.place, self.scale = pen, place, scale
 
     def at(self, dx: float, dy: float) -> Point:
         """Where in the image."""
@@ -175,19 +181,19 @@ class Spot:
 
     def disc(self, dx: float, dy: float, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
         """A filled ellipse."""
-        self.brush.disc(self.at(dx, dy), rx * self.scale, ry * self.scale, colour, alpha)
+        self.pen.disc(self.at(dx, dy), rx * self.scale, ry * self.scale, colour, alpha)
 
     def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
         """A line with round joints."""
-        self.brush.line([self.at(*point) for point in points], width * self.scale, colour, alpha)
+        self.pen.line([self.at(*point) for point in points], width * self.scale, colour, alpha)
 
     def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
         """A filled polygon."""
-        self.brush.polygon([self.at(*point) for point in points], colour, alpha)
+        self.pen.polygon([self.at(*point) for point in points], colour, alpha)
 
     def outline(self, points: Sequence[Point], colour: Colour, steps: int = 3) -> None:
         """A filled smooth outline."""
-        self.brush.polygon(spline([self.at(*point) for point in points], steps), colour)
+        self.pen.polygon(spline([self.at(*point) for point in points], steps), colour)
 
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
