@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import DATASETS
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
-from datasets.mannequins.draw import MannequinOptions
+from datasets.mannequins.options import MannequinOptions
 from utils import UserError
 from utils.distributed import local_world_size
 from utils.options import opt

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.contact_sheet import Row, draw_sheet
+from datasets.contact_sheet import Row, Tile, draw_sheet
 from model.retriever import Retriever
 from processor.metrics.ranks import retrieval_metrics
 from processor.metrics.scores import retrieve
@@ -62,13 +62,13 @@ class Evaluator:
 
     def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
         """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
-        captions = self.split.captions
+        captions, paths = self.split.captions, self.split.paths
         chosen = [len(captions) * number // queries for number in range(min(queries, len(captions)))]
         rows = [
-            Row(captions[found.query], tuple((self.split.picture(hit.position), hit.right) for hit in found.hits))
+            Row(captions[found.query], [Tile(paths[hit.position], right=hit.right) for hit in found.hits])
             for found in retrieve(*features, chosen, k)
         ]
-        return np.asarray(draw_sheet(rows, SMALL_TILE))
+        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.picture))
 
 
 @torch.inference_mode()

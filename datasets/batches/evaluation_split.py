@@ -80,9 +80,9 @@ class EvaluationSplit:
         """The file of every gallery image."""
         return tuple(record.path for record in self.records)
 
-    def picture(self, position: int) -> Image.Image:
+    def picture(self, path: Path) -> Image.Image:
         """A gallery image at the size that the model sees."""
-        return self._images.picture(self.records[position].path)
+        return self._images.picture(path)
 
     @property
     def num_image_batches(self) -> int:

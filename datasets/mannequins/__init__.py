@@ -1,9 +1,10 @@
-"""Mannequins: people drawn on the spot with captions, a data set for everyone without the licensed photos."""
+"""Mannequins, a data set that is drawn: who the people are, figures and places, photos, captions, and the files."""
 
 from pathlib import Path
 
 from datasets.annotations import read
-from datasets.mannequins.draw import MannequinOptions, ensure
+from datasets.mannequins.draw import ensure
+from datasets.mannequins.options import MannequinOptions
 from datasets.records import Dataset
 from utils.options import GetOptions
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from datasets.mannequins.dice import Dice
 from datasets.mannequins.people import COLOURS, Person
-from datasets.mannequins.shapes import Brush, Colour, Point, Shell, darker
+from datasets.mannequins.shapes import Brush, Colour, Point, Shell, Spot, darker
 
 Bone = tuple[float, float, float]
 SKINS = {"light": (238, 202, 178), "tan": (214, 164, 124), "brown": (160, 108, 74), "dark": (96, 62, 44)}
@@ -135,11 +135,19 @@ class Body:
             self.foot[1] - self.scale * (y - _TILT * depth),
         )
 
+    def upper(self, x: float, y: float, z: float) -> Point:
+        """Where a place above the legs is in the image: it sinks as the legs spread."""
+        return self.at(x, y - self.drop, z)
+
+    def spot(self, place: Point) -> Spot:
+        """A place in the image, to draw around it in body heights."""
+        return Spot(self.brush, place, self.scale)
+
     def shell(self, rings: list[tuple[float, float, float, float]], grow: float = 1.0) -> Shell:
         """An upright shell from (y, half width, half depth, how far forward) rings, top first."""
         seen = []
         for y, wide, deep, forward in rings:
-            x, height = self.at(0, y - self.drop, forward)
+            x, height = self.upper(0, y, forward)
             half = self.scale * grow * math.hypot(wide * self.look.width * self.cos, deep * self.sin)
             seen.append((height, x, half))
         return Shell(seen)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from datasets.mannequins.dice import WHO, Dice
 
@@ -28,35 +29,24 @@ COLOURS = {
 }
 _STREET = {"black": 7, "white": 4, "grey": 4, "navy": 4, "blue": 3, "red": 2, "brown": 2, "beige": 2, "light blue": 1.5}
 """How much more common than the rest (1) a colour is on a street."""
-_ALIKE = (
-    {"black", "navy"},
-    {"black", "brown"},
-    {"black", "maroon"},
-    {"navy", "blue"},
-    {"navy", "purple"},
-    {"blue", "light blue"},
-    {"blue", "purple"},
-    {"white", "beige"},
-    {"white", "light blue"},
-    {"grey", "light blue"},
-    {"grey", "beige"},
-    {"red", "maroon"},
-    {"red", "orange"},
-    {"maroon", "brown"},
-    {"maroon", "purple"},
-    {"green", "olive"},
-    {"olive", "brown"},
-    {"olive", "grey"},
-    {"yellow", "beige"},
-    {"yellow", "orange"},
-    {"orange", "brown"},
-)
+_ALIKE = {
+    "black": ("navy", "brown", "maroon"),
+    "navy": ("blue", "purple"),
+    "blue": ("light blue", "purple"),
+    "white": ("beige", "light blue"),
+    "grey": ("light blue", "beige"),
+    "red": ("maroon", "orange"),
+    "maroon": ("brown", "purple"),
+    "olive": ("green", "brown", "grey"),
+    "yellow": ("beige", "orange"),
+    "orange": ("brown",),
+}
+"""Colours that are easily mistaken for each other, each pair once."""
 
-_ANY = tuple(COLOURS)
 PALETTES = {
     "hair": ("black", "brown", "blonde", "grey", "red"),
     "headwear": ("black", "white", "red", "blue", "grey", "yellow", "green", "beige"),
-    "top": _ANY,
+    "top": tuple(COLOURS),
     "jacket": ("black", "navy", "grey", "brown", "olive", "red", "blue", "beige", "green", "orange"),
     "trousers": ("black", "grey", "navy", "beige", "brown", "olive", "white", "red"),
     "jeans": ("blue", "navy", "light blue", "black", "grey"),
@@ -131,11 +121,15 @@ LEVELS = {
 }
 
 
+def _alike(one: str, other: str) -> bool:
+    return other in _ALIKE.get(one, ()) or one in _ALIKE.get(other, ())
+
+
 def colour(dice: Dice, level: Level, palette: str, old: str | None = None) -> str:
     """A colour for something; one that can be told from ``old`` where that is given."""
     weights = {name: _STREET.get(name, 1) ** level.street for name in PALETTES[palette] if name != old}
     if old and not level.close:
-        weights = {name: weight for name, weight in weights.items() if {name, old} not in _ALIKE} or weights
+        weights = {name: weight for name, weight in weights.items() if not _alike(name, old)} or weights
     return dice.weighted(weights)
 
 
@@ -158,7 +152,7 @@ def _pattern(dice: Dice, level: Level, top: str, first: str, old: str | None = N
         del kinds["logo"]
     kinds.pop(old, None)
     pattern = dice.weighted(kinds)
-    plain_second = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if {c, first} not in _ALIKE]
+    plain_second = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if not _alike(c, first)]
     second = "none" if pattern == "plain" else dice.pick([c for c in plain_second if c != first])
     return {"top_pattern": pattern, "top_second": second}
 
@@ -262,20 +256,18 @@ def _twin(dice: Dice, level: Level, one: Person) -> Person:
 def people(seed: int, level: Level, counts: tuple[int, int, int]) -> Iterator[tuple[str, int, Person]]:
     """All identities as (split, number within the split, person); no two of them have the same attributes."""
     known: set[Person] = set()
-    for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
+    for number, (split, size) in enumerate(zip(SPLITS, counts, strict=True)):
         drawn: list[Person] = []
-        for identity in range(count):
-            drawn.append(_unlike(known, seed, level, (number, identity), drawn))
+        for identity in range(size):
+            drawn.append(
+                next(each for each in _candidates((seed, number, identity), level, drawn) if each not in known)
+            )
             known.add(drawn[-1])
             yield split, identity, drawn[-1]
 
 
-def _unlike(known: set[Person], seed: int, level: Level, key: tuple[int, int], drawn: list[Person]) -> Person:
-    attempt = 0
-    while True:
-        dice = Dice(seed, *key, WHO, attempt)
+def _candidates(key: tuple[int, int, int], level: Level, drawn: list[Person]) -> Iterator[Person]:
+    for attempt in count():
+        dice = Dice(*key, WHO, attempt)
         twin = bool(drawn) and dice.chance(level.twins)
-        person = _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)
-        if person not in known:
-            return person
-        attempt += 1
+        yield _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)

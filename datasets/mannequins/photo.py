@@ -19,18 +19,17 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A drawn image and what a describer could see in it."""
+class Sight:
+    """What a describer could see in a photo."""
 
-    jpeg: bytes
     facing: str
     walking: bool
     seen: frozenset[str]
     """of top, lower, shoes, hair, face, headwear, jacket, logo, inner (the top under a jacket), bag: what there is"""
 
 
-def photograph(person: Person, look: Look, yaw: float, height: int, level: Level, dice: Dice) -> Photo:
-    """Draw a person from one side; everything else about the photo is the dice's."""
+def photograph(person: Person, look: Look, yaw: float, height: int, level: Level, dice: Dice) -> tuple[bytes, Sight]:
+    """Draw a person from one side, as a JPEG file; everything else about the photo is the dice's."""
     tall = round(height * dice.between(0.65, 1.35))
     wide = round(tall * dice.between(0.36, 0.46))
     fine = 2.0 if tall < 300 else 1.5
@@ -52,7 +51,7 @@ def photograph(person: Person, look: Look, yaw: float, height: int, level: Level
     covers = [_obstacle(brush, size, foot, level, dice)] if hindered and not cut else []
     seen = _seen(body, [*covers, (-9e9, size[1], 9e9, 9e9)])
     jpeg = _expose(canvas, (wide, tall), level.light, dice)
-    return Photo(jpeg, pose.facing, walking, seen)
+    return jpeg, Sight(pose.facing, walking, seen)
 
 
 def _stand(size: tuple[int, int], level: Level, dice: Dice, cut: bool) -> tuple[tuple[float, float], float]:

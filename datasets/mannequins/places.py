@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw
 
 from datasets.mannequins.dice import Dice
-from datasets.mannequins.shapes import Colour, darker, lighter, mix
+from datasets.mannequins.shapes import Colour, Pen, Spot, darker, lighter, mix
 
 _PLASTER = ((196, 186, 170), (172, 178, 182), (206, 194, 176), (158, 150, 142), (186, 160, 142), (150, 160, 158))
 _GROUND = ((150, 148, 144), (128, 130, 134), (168, 160, 150), (112, 112, 116))
@@ -11,18 +11,22 @@ _GREENS = ((74, 110, 62), (92, 126, 74), (60, 92, 64), (112, 130, 80))
 _PAINTS = ((52, 60, 74), (140, 44, 44), (196, 198, 200), (60, 88, 120), (92, 96, 98), (168, 150, 110), (58, 92, 74))
 
 
-class Place:
+class Place(Pen):
     """A canvas for one background; ``horizon`` is where ground and background meet."""
 
     def __init__(self, width: int, height: int, dice: Dice) -> None:
         self.width, self.height, self.dice = width, height, dice
         self.horizon = round(height * dice.between(0.5, 0.74))
         self.image = Image.new("RGB", (width, height))
-        self.draw = ImageDraw.Draw(self.image, "RGBA")
+        super().__init__(ImageDraw.Draw(self.image, "RGBA"))
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: int = 255) -> None:
         """A filled rectangle."""
         self.draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), fill=(*colour, alpha))
+
+    def thin_line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: int) -> None:
+        """A thin line."""
+        self.line([(x0, y0), (x1, y1)], 1, colour, alpha)
 
     def fade(self, y0: int, y1: int, top: Colour, bottom: Colour, steps: int = 12) -> None:
         """A vertical gradient over the whole width."""
@@ -38,11 +42,11 @@ class Place:
         joint = darker(colour, 0.25)
         y, step = float(horizon), 0.03 * height
         while y < height:
-            self.draw.line((0, y, width, y), fill=(*joint, 110))
+            self.thin_line(0, y, width, y, joint, 110)
             y, step = y + step, step * 1.45
         middle = width * dice.between(0.1, 0.9)
         for k in range(-4, 5):
-            self.draw.line((middle + k * width * 0.2, horizon, middle + k * width * 0.62, height), fill=(*joint, 90))
+            self.thin_line(middle + k * width * 0.2, horizon, middle + k * width * 0.62, height, joint, 90)
 
 
 def _wall(place: Place) -> None:
@@ -55,10 +59,10 @@ def _wall(place: Place) -> None:
         rows = 18
         for row in range(rows):
             y = horizon * row / rows
-            place.draw.line((0, y, width, y), fill=(*lighter(brick, 0.3), 120))
+            place.thin_line(0, y, width, y, lighter(brick, 0.3), 120)
             for k in range(6):
                 x = (k + 0.5 * (row % 2)) * width / 5
-                place.draw.line((x, y, x, y + horizon / rows), fill=(*lighter(brick, 0.3), 100))
+                place.thin_line(x, y, x, y + horizon / rows, lighter(brick, 0.3), 100)
     else:
         for _ in range(dice.whole(1, 3)):
             x, y = dice.between(-0.1, 0.8) * width, dice.between(0, 0.6) * horizon
@@ -85,7 +89,7 @@ def _shop(place: Place) -> None:
             x, y = dice.between(x0, x1), dice.between(top, horizon * 0.75)
             glow = dice.pick(((236, 214, 160), (190, 120, 90), (120, 150, 170), (214, 214, 206)))
             place.box(x, y, min(x1, x + 0.12 * width), y + 0.12 * horizon, glow, 170)
-        place.draw.polygon([(x0, top), (x0 + (x1 - x0) * 0.4, top), (x0, horizon * 0.6)], fill=(255, 255, 255, 46))
+        place.polygon([(x0, top), (x0 + (x1 - x0) * 0.4, top), (x0, horizon * 0.6)], (255, 255, 255), 46)
     place.ground()
 
 
@@ -96,27 +100,17 @@ def _park(place: Place) -> None:
         x, green = dice.between(-0.1, 1.1) * width, dice.pick(_GREENS)
         place.box(x - 0.025 * width, horizon * 0.4, x + 0.025 * width, horizon * 1.02, (84, 66, 50))
         for _ in range(6):
-            cx, cy, r = (
-                x + dice.between(-0.2, 0.2) * width,
-                dice.between(0.02, 0.5) * horizon,
-                dice.between(0.1, 0.24) * width,
-            )
-            shade = (
-                darker(green, dice.between(0, 0.3)) if cy > 0.25 * horizon else lighter(green, dice.between(0, 0.25))
-            )
-            place.draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=(*shade, 235))
+            cx, cy = x + dice.between(-0.2, 0.2) * width, dice.between(0.02, 0.5) * horizon
+            r, high = dice.between(0.1, 0.24) * width, cy <= 0.25 * horizon
+            shade = lighter(green, dice.between(0, 0.25)) if high else darker(green, dice.between(0, 0.3))
+            place.disc((cx, cy), r, r, shade, 235)
     place.box(0, horizon * 0.9, width, horizon, darker(dice.pick(_GREENS), 0.2))
     grass = dice.pick(_GREENS)
     place.fade(horizon, height, darker(grass, 0.05), lighter(grass, 0.15), 8)
     path = dice.pick(((190, 178, 156), (170, 166, 158)))
     shift = dice.between(-0.15, 0.15) * width
-    corners = [
-        (width * 0.35 + shift, horizon),
-        (width * 0.65 + shift, horizon),
-        (width * 1.15, height),
-        (-width * 0.15, height),
-    ]
-    place.draw.polygon(corners, fill=(*path, 255))
+    far = [(width * 0.35 + shift, horizon), (width * 0.65 + shift, horizon)]
+    place.polygon([*far, (width * 1.15, height), (-width * 0.15, height)], path)
 
 
 def _road(place: Place) -> None:
@@ -136,30 +130,22 @@ def _road(place: Place) -> None:
     if dice.chance(0.4):
         for k in range(-3, 8):
             left = k * width * 0.26
-            stripe = [
-                (left, height),
-                (left + width * 0.13, height),
-                (width * 0.32 + left * 0.62, height * 0.86),
-                (width * 0.25 + left * 0.62, height * 0.86),
-            ]
-            place.draw.polygon(stripe, fill=(226, 226, 222, 200))
+            far = [(width * share + left * 0.62, height * 0.86) for share in (0.32, 0.25)]
+            place.polygon([(left, height), (left + width * 0.13, height), *far], (226, 226, 222), 200)
     for _ in range(dice.whole(1, 2)):
         _car(place, dice.between(-0.5, 0.8) * width, horizon * dice.between(1.0, 1.06))
 
 
 def _car(place: Place, x: float, bottom: float) -> None:
-    dice, size = place.dice, place.width * place.dice.between(0.7, 1.0)
-    paint = dice.pick(_PAINTS)
+    car = Spot(place, (x, bottom), place.width * place.dice.between(0.7, 1.0))
+    paint = place.dice.pick(_PAINTS)
     roof = [(0.2, -0.2), (0.32, -0.36), (0.68, -0.36), (0.84, -0.2)]
-    body = [(0.0, -0.06), (0.02, -0.19), (0.2, -0.21), *roof, (0.98, -0.18), (1.0, -0.06)]
-    place.draw.polygon([(x + dx * size, bottom + dy * size) for dx, dy in body], fill=(*paint, 255))
-    glass = [(0.26, -0.21), (0.34, -0.33), (0.66, -0.33), (0.76, -0.21)]
-    place.draw.polygon([(x + dx * size, bottom + dy * size) for dx, dy in glass], fill=(64, 76, 88, 255))
-    place.box(x, bottom - 0.12 * size, x + size, bottom - 0.05 * size, darker(paint, 0.25))
+    car.polygon([(0.0, -0.06), (0.02, -0.19), (0.2, -0.21), *roof, (0.98, -0.18), (1.0, -0.06)], paint)
+    car.polygon([(0.26, -0.21), (0.34, -0.33), (0.66, -0.33), (0.76, -0.21)], (64, 76, 88))
+    place.box(*car.at(0, -0.12), *car.at(1, -0.05), darker(paint, 0.25))
     for wheel in (0.2, 0.78):
-        cx, r = x + wheel * size, 0.075 * size
-        place.draw.ellipse((cx - r, bottom - 1.7 * r, cx + r, bottom + 0.3 * r), fill=(26, 26, 28, 255))
-        place.draw.ellipse((cx - r / 2, bottom - 1.2 * r, cx + r / 2, bottom - 0.2 * r), fill=(140, 142, 146, 255))
+        car.disc(wheel, -0.0525, 0.075, 0.075, (26, 26, 28))
+        car.disc(wheel, -0.0525, 0.0375, 0.0375, (140, 142, 146))
 
 
 def _hall(place: Place) -> None:
@@ -167,7 +153,7 @@ def _hall(place: Place) -> None:
     colour = dice.pick(((206, 210, 212), (188, 196, 198), (214, 206, 190)))
     place.fade(0, horizon, darker(colour, 0.2), colour)
     for k in range(5):
-        place.draw.line((k * width / 4, 0, k * width / 4, horizon), fill=(*darker(colour, 0.25), 150), width=1)
+        place.thin_line(k * width / 4, 0, k * width / 4, horizon, darker(colour, 0.25), 150)
     for _ in range(dice.whole(1, 2)):
         x, y = dice.between(-0.1, 0.7) * width, dice.between(0.05, 0.4) * horizon
         poster = dice.pick(_PAINTS)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Protocol
 
 from PIL import ImageDraw
 
@@ -32,17 +31,6 @@ def lighter(colour: Colour, share: float) -> Colour:
     return mix(colour, (255, 252, 240), share)
 
 
-class Surface(Protocol):
-    """Anything that has a place for every (u, t)."""
-
-    breaks: Sequence[float]
-    """the t at which its edges bend"""
-
-    def at(self, u: float, t: float) -> Point:
-        """The place in the image."""
-        ...
-
-
 @dataclass(frozen=True)
 class Limb:
     """A tapered capsule between two points."""
@@ -52,6 +40,7 @@ class Limb:
     r0: float
     r1: float
     breaks: tuple[float, ...] = (0.0, 1.0)
+    """the t at which its edges bend"""
 
     @cached_property
     def _axes(self) -> tuple[float, float, float, float]:
@@ -94,13 +83,14 @@ class Shell:
         return x0 + (x1 - x0) * share + u * (half0 + (half1 - half0) * share), y0 + (y1 - y0) * share
 
 
-class Brush:
-    """Draws on one picture; ``lit`` is the side the light comes from, -1 left or 1 right."""
+Surface = Limb | Shell
 
-    def __init__(self, draw: ImageDraw.ImageDraw, lit: int, depth: float) -> None:
+
+class Pen:
+    """Draws plain shapes on one picture."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw) -> None:
         self.draw = draw
-        self.lit = lit
-        self.depth = depth
 
     def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
         """A filled polygon."""
@@ -115,6 +105,14 @@ class Brush:
         """A line with round joints."""
         self.draw.line(points, fill=(*colour, alpha), width=max(1, round(width)), joint="curve")
 
+
+class Brush(Pen):
+    """Draws surfaces in light; ``lit`` is the side the light comes from, -1 left or 1 right."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, lit: int, depth: float) -> None:
+        super().__init__(draw)
+        self.lit, self.depth = lit, depth
+
     def strip(
         self, surface: Surface, across: tuple[float, float], down: tuple[float, float], colour: Colour, alpha: int = 255
     ) -> None:
@@ -122,7 +120,7 @@ class Brush:
         (u0, u1), (t0, t1) = across, down
         steps = [t0, *(t for t in surface.breaks if t0 < t < t1), t1]
         points = [surface.at(u0, t) for t in steps] + [surface.at(u1, t) for t in reversed(steps)]
-        self.draw.polygon(points, fill=(*colour, alpha))
+        self.polygon(points, colour, alpha)
 
     def shade(self, surface: Surface, down: tuple[float, float] = (0.0, 1.0)) -> None:
         """Light on one side of a surface and shadow on the other."""
@@ -171,6 +169,38 @@ class Brush:
                         self.disc(surface.at(u, (row + 0.5) / rows), radius, radius, colour)
 
 
+class Spot:
+    """A place of a figure to draw around: distances and sizes are in body heights, from the place, y down."""
+
+    def __init__(self, pen: Pen, place: Point, scale: float) -> None:
+        self.pen, self.place, self.scale = pen, place, scale
+
+    def at(self, dx: float, dy: float) -> Point:
+        """Where in the image."""
+        return self.place[0] + dx * self.scale, self.place[1] + dy * self.scale
+
+    def disc(self, dx: float, dy: float, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
+        """A filled ellipse."""
+        self.pen.disc(self.at(dx, dy), rx * self.scale, ry * self.scale, colour, alpha)
+
+    def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
+        """A line with round joints."""
+        self.pen.line([self.at(*point) for point in points], width * self.scale, colour, alpha)
+
+    def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
+        """A filled polygon."""
+        self.pen.polygon([self.at(*point) for point in points], colour, alpha)
+
+    def outline(self, points: Sequence[Point], colour: Colour, steps: int = 3) -> None:
+        """A filled smooth outline."""
+        self.pen.polygon(spline([self.at(*point) for point in points], steps), colour)
+
+
+def mirrored(half: Sequence[Point]) -> list[Point]:
+    """A symmetric outline, from its right half."""
+    return [*half, *((-dx, dy) for dx, dy in reversed(half) if dx)]
+
+
 @lru_cache
 def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
     shares = [step / steps for step in range(steps)]
@@ -180,16 +210,11 @@ def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
     ]
 
 
-def spline(points: Sequence[Point], steps: int = 4) -> list[Point]:
+def spline(points: Sequence[Point], steps: int) -> list[Point]:
     """A closed smooth outline through points (Catmull-Rom), for hair and hats."""
     result = []
-    for i in range(len(points)):
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = (
-            points[i - 1],
-            points[i],
-            points[i + 1 - len(points)],
-            points[i + 2 - len(points)],
-        )
+    after = [*points[1:], *points[:2]]
+    for (ax, ay), (bx, by), (cx, cy), (dx, dy) in zip([points[-1], *points], points, after, after[1:], strict=False):
         for a, b, c, d in _spline_weights(steps):
             result.append((a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy))
     return result
