@@ -1,4 +1,4 @@
-"""What a search leaves behind: a contact sheet per query, a file with all hits, and the vectors for another program."""
+"""The files of a search: a contact sheet per query, one file with all hits, and vectors for other programs."""
 
 import json
 import math
@@ -11,8 +11,11 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from gallery.index import Photos
-from gallery.searcher import Hit, shown
+from datasets.images.decode import decode as decode_image
+from gallery.index import IndexedPhotos
+from gallery.photos import printable
+from gallery.photos import printable as shown
+from gallery.searcher import PhotoHit
 
 Decode = Callable[[Path], Image.Image]
 """an image file to an upright RGB image; a ValueError if it cannot be read"""
@@ -28,18 +31,17 @@ class Answer(NamedTuple):
     """the sentence, or the path of the image"""
     image: Path | None
     """the image, where the query is one"""
-    hits: list[Hit]
+    hits: list[PhotoHit]
 
 
-def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total: int, decode: Decode) -> list[Path]:
+def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total: int) -> list[Path]:
     """Write ``results.jsonl``, a line per hit, and a contact sheet per query.
 
     Args:
-        folder: made if it is not there.
-        gallery: where the hits are.
+        folder: created if it does not exist.
+        gallery: the folder of the photos.
         answers: what to write.
         total: number of photos searched.
-        decode: reads photos.
 
     Returns:
         the contact sheets.
@@ -57,9 +59,9 @@ def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total:
                     line = {**query, "rank": rank, "score": round(hit.score, 6), "path": str(gallery / hit.name)}
                     file.write(json.dumps(line) + "\n")
         for number, answer in enumerate(answers, start=1):
-            words = re.sub(r"[^\w]+", "_", Path(answer.text).stem if answer.image else answer.text).strip("_")
-            sheets.append(folder / f"{number:03d}_{shown(words)[:40]}.jpg")
-            contact_sheet(answer, gallery, total, decode).save(sheets[-1], quality=90)
+            words = re.sub(r"[^\w]+", "_", answer.image.stem if answer.image else answer.text).strip("_")
+            sheets.append(folder / f"{number:03d}_{printable(words)[:40]}.jpg")
+            contact_sheet(answer, gallery, total, decode_image).save(sheets[-1], quality=90)
     except OSError as error:
         raise ValueError(f"--output {folder}: cannot be written ({error.strerror or error})") from None
     return sheets
@@ -134,8 +136,8 @@ def _elided(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
 
 
-def export(folder: Path, photos: Photos, about: dict[str, Any]) -> None:
-    """Write the vectors for another program: ``vectors.npy``, ``photos.jsonl`` (a line per row), ``about.json``.
+def export(folder: Path, photos: IndexedPhotos, about: dict[str, Any]) -> None:
+    """Write the vectors for other programs: ``vectors.npy``, ``photos.jsonl`` (a line per row), ``about.json``.
 
     Raises:
         ValueError: the folder cannot be written.
