@@ -4,6 +4,7 @@ Shape letters: B batch, Q queries, D embedding, L text positions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,17 @@ from model.retriever import Retriever
 from utils.device import Precision
 
 
+@dataclass(frozen=True)
 class FeatureEncoder:
-    """A model with its tokenizer, the text length and the image size that it reads."""
+    """A model with what it takes to encode photos and queries."""
 
-    def __init__(
-        self,
-        model: Retriever,
-        precision: Precision,
-        tokenizer: Tokenizer,
-        text_length: int,
-        image_size: tuple[int, int],
-    ) -> None:
-        """Take a model that is on the device of ``precision``; ``image_size`` is (height, width)."""
-        self._model, self._precision, self._tokenizer = model, precision, tokenizer
-        self._text_length, self.image_size = text_length, image_size
+    model: Retriever
+    """on the device of ``precision``"""
+    precision: Precision
+    tokenizer: Tokenizer
+    text_length: int
+    image_size: tuple[int, int]
+    """(height, width) of photos"""
 
     def photos(self, batches: Iterable[PhotoBatch]) -> Iterator[EncodedPhotos]:
         """Encode a gallery, batch by batch."""
@@ -50,19 +48,19 @@ class FeatureEncoder:
 
     def images(self, pixels_BCHW: Tensor) -> np.ndarray:
         """(B, D) of uint8 pixels."""
-        return self._encode(lambda pixels: self._model.encode_image(eval_view(pixels)), pixels_BCHW)
+        return self._encode(lambda pixels: self.model.encode_image(eval_view(pixels)), pixels_BCHW)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(Q, D) of sentences, truncated to the length that the model reads; see :meth:`truncation`."""
-        ids_QL = self._tokenizer(texts, self._text_length)
+        ids_QL = self.tokenizer(texts, self.text_length)
         lengths_Q = (ids_QL != 0).sum(dim=1)
-        if not self._model.reads_padding:
+        if not self.model.reads_padding:
             ids_QL = ids_QL[:, : int(lengths_Q.max())]
-        return self._encode(self._model.encode_text, ids_QL)
+        return self._encode(self.model.encode_text, ids_QL)
 
     def truncation(self, text: str) -> str | None:
         """What to tell a user whose query is too long, otherwise None."""
-        length, room = len(self._tokenizer.encode(text)), self._text_length - 2
+        length, room = len(self.tokenizer.encode(text)), self.text_length - 2
         return f"query truncated from {length} to {room} tokens" if length > room else None
 
     @torch.inference_mode()
@@ -72,9 +70,9 @@ class FeatureEncoder:
         if not rows:
             return np.empty((0, 0), np.float32)
         # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
-        size = 1 if self._model.attends_over_batch else rows
+        size = 1 if self.model.attends_over_batch else rows
         pooled = []
         for parts in zip(*(tensor.split(size) for tensor in inputs), strict=True):
-            with self._precision():
-                pooled.append(encode(*(part.to(self._precision.device, non_blocking=True) for part in parts)).pooled)
+            with self.precision():
+                pooled.append(encode(*(part.to(self.precision.device, non_blocking=True) for part in parts)).pooled)
         return torch.nn.functional.normalize(torch.cat(pooled).float(), dim=1).cpu().numpy()

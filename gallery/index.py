@@ -19,7 +19,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR, SQLITE_PERM, SQLITE_READONLY
@@ -110,7 +110,7 @@ class GalleryIndex:
         self._database = folder / "photos.sqlite"
 
     def update(
-        self, stamps: Mapping[str, Stamp], encode: Callable[[Sequence[str]], Iterator[EncodedPhotos]]
+        self, stamps: Mapping[str, Stamp], encode: Callable[[Sequence[str]], Iterable[EncodedPhotos]]
     ) -> dict[str, str]:
         """Encode photos that are new or have changed and forget those that are gone; without any, nothing is written.
 
@@ -126,15 +126,17 @@ class GalleryIndex:
         Raises:
             ValueError: the index is damaged or cannot be written.
         """
-        if not any(self.changes(stamps)):
+        todo, outdated = self.changes(stamps)
+        log.info("index %s: %d photos to encode, %d changed or gone", self.folder, len(todo), len(outdated))
+        if not todo and not outdated:
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
-                todo, outdated = self.changes(stamps)
+                todo, outdated = self.changes(stamps)  # again: another process may have done the work meanwhile
                 with self._open(write=True) as db:
                     db.executemany("DELETE FROM photos WHERE name = ?", [(os.fsencode(name),) for name in outdated])
-                faults = self._add(todo, stamps, encode) if todo else {}
+                faults = self._add(encode(todo), len(todo), stamps) if todo else {}
                 self._compact()
                 return faults
         except KeyboardInterrupt:
@@ -148,7 +150,7 @@ class GalleryIndex:
     def changes(self, stamps: Mapping[str, Stamp]) -> IndexChanges:
         """What :meth:`update` would do."""
         with self._open() as db:
-            rows = db.execute("SELECT name, size, mtime FROM photos") if db else ()
+            rows = db.execute("SELECT name, size, mtime FROM photos")
             known = {os.fsdecode(name): (size, mtime) for name, size, mtime in rows}
         return IndexChanges(
             [name for name, stamp in stamps.items() if known.get(name) != stamp],
@@ -162,8 +164,6 @@ class GalleryIndex:
             ValueError: the index is damaged.
         """
         with self._open() as db:
-            if db is None:
-                return IndexedPhotos([], np.empty((0, self.dim), np.float32), np.empty(0, np.int64), 0)
             found = db.execute("SELECT name, row FROM photos ORDER BY row").fetchall()
             generation = self._generation(db)
             path = self._vectors(generation)
@@ -193,22 +193,20 @@ class GalleryIndex:
         return ValueError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
 
     @contextmanager
-    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """A transaction; None for reading where there is no index."""
-        if not write and not self._database.exists():
-            yield None
-            return
+    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction; for reading, an index that does not exist is an empty one in memory."""
+        create = write or not self._database.exists()
         # Not "ro" for reading, because what a killed process left half done must be rolled back first. If the file is
         # not writable, "rw" opens it read-only.
-        mode = "rwc" if write else "rw"
+        mode = "rwc" if write else "memory" if create else "rw"
         try:
             with closing(sqlite3.connect(f"{self._database.absolute().as_uri()}?mode={mode}", uri=True)) as db:
                 db.execute("PRAGMA trusted_schema = OFF")
-                if write:
+                if create:
                     db.executescript(_SCHEMA)
                 with db:
                     db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                    if write:
+                    if create:
                         first = "INSERT OR IGNORE INTO about VALUES ('made by', ?), ('generation', '0')"
                         db.execute(first, [self._about])
                     (about,) = db.execute("SELECT value FROM about WHERE key = 'made by'").fetchone() or ("nothing",)
@@ -226,12 +224,7 @@ class GalleryIndex:
             raise self._damaged("it does not name its file of vectors")
         return int(found[0])
 
-    def _add(
-        self,
-        names: Sequence[str],
-        stamps: Mapping[str, Stamp],
-        encode: Callable[[Sequence[str]], Iterator[EncodedPhotos]],
-    ) -> dict[str, str]:
+    def _add(self, batches: Iterable[EncodedPhotos], total: int, stamps: Mapping[str, Stamp]) -> dict[str, str]:
         faults: dict[str, str] = {}
         waiting: list[str] = []
         with self._open(write=True) as db:
@@ -239,7 +232,7 @@ class GalleryIndex:
         next_row = self._rows(path)
         with (
             path.open("ab") as vectors,
-            tqdm(desc="indexing", total=len(names), unit=" photos", disable=hide_bar()) as bar,
+            tqdm(desc="indexing", total=total, unit=" photos", disable=hide_bar()) as bar,
         ):
             vectors.truncate(next_row * 4 * self.dim)
 
@@ -255,7 +248,7 @@ class GalleryIndex:
 
             last = time.monotonic()
             try:
-                for batch in encode(names):
+                for batch in batches:
                     if not np.isfinite(batch.vectors_BD).all():
                         raise ValueError("the checkpoint gives features that are not finite; its training has diverged")
                     vectors.write(batch.vectors_BD.astype("<f4").tobytes())

@@ -7,6 +7,7 @@ no byte of a file that only claims to be an image reaches the browser. Nothing i
 import base64
 import io
 import logging
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -88,14 +89,28 @@ class RequestError(ValueError):
     """A request that cannot be answered; the message is shown on the page."""
 
 
-def create_app(searcher: Searcher, k: int) -> "Flask":
-    """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
+def _guarded_app() -> "Flask":
+    """An application without routes that refuses foreign hosts and large uploads, and forbids foreign content."""
     import flask
 
     app = flask.Flask(__name__)
     app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # not a foreign name that resolves to this machine
-    app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = _UPLOAD_BYTES
+    app.url_map.merge_slashes = False
+
+    @app.after_request
+    def guard(response: "Response") -> "Response":
+        response.headers.update(_HEADERS)
+        return response
+
+    return app
+
+
+def create_app(searcher: Searcher, k: int) -> "Flask":
+    """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
+    import flask
+
+    app = _guarded_app()
     app.jinja_env.filters["printable"] = printable
 
     def render(status: int = 200, **view: object) -> tuple[str, int]:
@@ -104,7 +119,7 @@ def create_app(searcher: Searcher, k: int) -> "Flask":
     @app.route("/", methods=["GET", "POST"])
     def search() -> tuple[str, int]:
         request = flask.request
-        view = {"query": request.values.get("q", ""), "k": request.values.get("k") or k}
+        view = {"query": request.values.get("q", ""), "k": request.values.get("k") or str(k)}
         start = time.perf_counter()
         try:
             view |= _answer(searcher, request, _number(view["k"], "number of photos", 1, MOST))
@@ -123,11 +138,6 @@ def create_app(searcher: Searcher, k: int) -> "Flask":
     @app.get("/photo/<int:position>")
     def photo(position: int) -> "Response":
         return flask.Response(_jpeg(decode(searcher.path(position))), mimetype="image/jpeg")
-
-    @app.after_request
-    def guard(response: "Response") -> "Response":
-        response.headers.update(_HEADERS)
-        return response
 
     @app.errorhandler(IndexError)
     @app.errorhandler(ValueError)
@@ -173,14 +183,10 @@ def _by_upload(searcher: Searcher, request: "Request", k: int) -> dict[str, obje
     return {"hits": hits, "upload": upload.filename, "preview": f"data:image/jpeg;base64,{preview}"}
 
 
-def _number(text: str | int, name: str, low: int, high: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:
+def _number(text: str, name: str, low: int, high: int) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise RequestError(f"The {name} must be a whole number from {low} to {high}")
-    return value
+    return int(text)
 
 
 def _jpeg(image: Image.Image, fit: tuple[int, int] | None = None) -> bytes:

@@ -71,7 +71,7 @@ class _Lists(NamedTuple):
 class InvertedLists:
     """FAISS's inverted lists with half-precision features, over the photos of an index.
 
-    Saved as plain arrays: the centres survive when photos come and go, and FAISS blindly trusts files of its own format.
+    Saved as plain arrays: the centres survive when photos come and go, and FAISS blindly trusts its own file format.
     """
 
     def __init__(self, photos: IndexedPhotos, folder: Path, share: float) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from datasets.batches.options import DataOptions
 from gallery.encoder import FeatureEncoder
@@ -61,12 +60,12 @@ class SearchSession:
         log.info("searching with %s on %s", checkpoint, precision.device)
         if model.attends_over_batch:
             log.warning(
-                "--php_attention batch: encoding one by one, not in batches as test.py, so that scores are stable"
+                "--php_attention batch: photos and queries are encoded one by one here; scores differ from test.py"
             )
         backbone = options.get(BackboneOptions)
         length = restored.text_length(options.get(DataOptions).text_length)
         self._encoder = FeatureEncoder(model, precision, shared_tokenizer(), length, backbone.img_size)
-        # Everything a feature depends on beside the photo; an index with other values is never used.
+        # Everything that a feature depends on besides the photo; an index with other values is never used.
         self._about = {
             "checkpoint_sha256": file_sha256(checkpoint),
             "img_size": list(backbone.img_size),
@@ -89,9 +88,7 @@ class SearchSession:
         stamps, links, others = find_photos(gallery)
         log.info("%s: %s photos, %s other files", gallery, f"{len(stamps):,}", f"{others:,}")
         if links:
-            log.warning("%s: skipped %d symbolic links; copy the files there instead", gallery, links)
-        todo, outdated = self._index.changes(stamps)
-        log.info("index %s: %d photos to encode, %d changed or gone", self._index.folder, len(todo), len(outdated))
+            log.warning("%s: skipped %d symbolic links; copy the files into the folder instead", gallery, links)
         faults = self._index.update(stamps, self._encode)
         if faults:
             log.warning("%d photos cannot be read:\n%s", len(faults), "\n".join(faults.values()))
@@ -102,7 +99,7 @@ class SearchSession:
         return self._encoder.photos(photo_batches(names, self._flags.gallery, size, self._flags.index_batch, workers))
 
     def open(self) -> Searcher:
-        """What answers queries, from the index as it is now; exports it first if the flags ask for that.
+        """A searcher over the index as it is now, which is exported first if the flags say so.
 
         Raises:
             ValueError: the index is empty or damaged, or the export cannot be written.
@@ -111,8 +108,7 @@ class SearchSession:
         if not photos.names:
             raise ValueError(f"--gallery {gallery}: no photo to search; see README, 'Search'")
         if self._flags.export is not None:
-            about: dict[str, Any] = {**self._about, "gallery": str(gallery.resolve())}
-            export(self._flags.export, photos, about)
+            export(self._flags.export, photos, {**self._about, "gallery": str(gallery.resolve())})
             log.info("exported %s vectors of length 1 to %s", f"{len(photos.names):,}", self._flags.export)
         ranking = build_ranking(photos, self._index.folder, self._options.get(RankingOptions))
         return Searcher(gallery, photos, ranking, self._encoder)
