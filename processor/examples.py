@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.contact_sheet import Row, draw_sheet
+from datasets.contact_sheet import Row, Tile, draw_sheet
 from processor.evaluator import EvalSplit, Features, pids_beside
 from processor.metrics.scores import Retrieved, retrieve
 
@@ -32,15 +32,12 @@ def draw_examples(features: Features, split: EvalSplit, shown: Shown, queries: i
     total = len(shown.captions)
     chosen = [total * number // queries for number in range(min(queries, total))]
     found = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), chosen, k)
-    return np.asarray(draw_sheet(sheet_rows(found, shown), SMALL_TILE))
+    return np.asarray(draw_sheet(sheet_rows(found, shown), SMALL_TILE, decode=shown.decode))
 
 
 def sheet_rows(found: Sequence[Retrieved], shown: Shown) -> list[Row]:
-    """Retrievals with their captions and decoded images."""
+    """Retrievals with their captions and images."""
     return [
-        Row(
-            shown.captions[each.query],
-            tuple((shown.decode(shown.paths[hit.position]), hit.right) for hit in each.hits),
-        )
+        Row(shown.captions[each.query], [Tile(shown.paths[hit.position], right=hit.right) for hit in each.hits])
         for each in found
     ]

@@ -1,1 +1,1 @@
-"""How a Mannequin is made: who it is, how it is drawn, photographed and described."""
+"""Mannequins, a data set that is drawn: who the people are, figures and places, photos, captions, and the files."""

@@ -1,17 +1,30 @@
-"""TODO"""
+"""Draw a data set: ``python -m datasets.mannequins --root DATA --layout CUHK-PEDES``."""
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and Ctrl-C among them would end in a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
-from datasets.mannequins.draw import LAYOUTS, NAME, MannequinOptions, ensure
-from datasets.mannequins.sheet import contact_sheet
+from datasets.contact_sheet import Row, Tile, draw_sheet
+from datasets.mannequins.draw import ensure
+from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
+from utils.command import run_command
 from utils.options import flags_of
+
+PROGRAM = "python -m datasets.mannequins"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.mannequins",
+        prog=PROGRAM,
         description="Draw a person retrieval data set: pedestrian figures with captions and attributes.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=80),
         allow_abbrev=False,
@@ -42,22 +55,55 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = _parser()
-    given = vars(parser.parse_args(argv))
+    """The command line.
+
+    Raises:
+        ValueError: names the flag and what it should be.
+    """
+    given = vars(_parser().parse_args(argv))
+    layout = LAYOUTS[given["layout"]]
     try:
         options = MannequinOptions(**{flag.name: flag.coerce(given[flag.name]) for flag in flags_of(MannequinOptions)})
         folder = ensure(given["root"], options, given["layout"], given["workers"])
-        print(f"{folder}: {LAYOUTS[given['layout']].file}, imgs/")
+        print(f"{folder}: {layout.file}, imgs/")
         if given["contact_sheet"]:
-            contact_sheet(folder, LAYOUTS[given["layout"]].file, given["contact_sheet"])
+            write_contact_sheet(folder, layout, given["contact_sheet"])
             print(given["contact_sheet"])
     except ValueError as error:
-        text = str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")
-        parser.exit(2, f"error: {text}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "interrupted; nothing is left behind\n")
+        # In train.py these flags have longer names.
+        raise ValueError(str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")) from None
+
+
+def write_contact_sheet(folder: Path, layout: Layout, target: Path, images: int = 3, across: int = 3) -> None:
+    """Write a picture of the first identities, each with some images and a caption of the first of them.
+
+    Args:
+        folder: a drawn data set.
+        layout: of the data set.
+        target: a .jpg or .png file.
+        images: images of each identity; those with fewer are passed over.
+        across: identities beside each other, in two lines.
+
+    Raises:
+        ValueError: no identity has that many images, or the target cannot be written.
+    """
+    records = json.loads((folder / layout.file).read_text(encoding="utf-8"))
+    people = [list(group) for _, group in groupby(records, key=lambda record: record["id"])]
+    rows = [
+        Row(group[0]["captions"][0], [Tile(folder / "imgs" / record[layout.key]) for record in group[:images]])
+        for group in people
+        if len(group) >= images
+    ]
+    if not rows:
+        raise ValueError(f"--contact_sheet {target}: no identity has {images} images; draw more images of each")
+    sheet = draw_sheet(rows[: 2 * across], (116, 290), across=across, caption_width=0)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(target, quality=88)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--contact_sheet {target}: cannot be written ({error})") from None
 
 
 if __name__ == "__main__":
-    main()
+    sys.argv[0] = PROGRAM  # what an error begins with; it would be __main__.py
+    run_command(main)

@@ -1,7 +1,7 @@
 """Mannequins: a person retrieval data set drawn on the spot, for everyone without the licensed photos.
 
 Every image and caption is a function of (seed, split, identity, image): the number of workers changes no byte.
-``python -m datasets.mannequins --help`` draws it in the layout of any of the supported data sets.
+``python -m datasets.mannequins`` draws it in the layout of any of the supported data sets.
 """
 
 import contextlib
@@ -25,50 +25,13 @@ from tqdm import tqdm
 
 from datasets.mannequins.body import look_of
 from datasets.mannequins.dice import LOOK, VIEW, WORDS, Dice
+from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from datasets.mannequins.people import LEVELS, SPLITS, Person, people
 from datasets.mannequins.photo import photograph
 from datasets.mannequins.words import Sight, caption
-from utils.options import opt
-
-NAME = "Mannequins"
 
 VERSION = 2
 """changes whenever the same options would give other images or captions"""
-
-
-@dataclass(frozen=True)
-class MannequinOptions:
-    """What to draw."""
-
-    mannequin_train_ids: int = opt(1500, "drawn identities for training")
-    mannequin_val_ids: int = opt(100, "drawn identities for validation")
-    mannequin_test_ids: int = opt(250, "drawn identities for testing")
-    mannequin_images_per_id: str = opt("2-4", "images of each identity, a number or a range")
-    mannequin_captions_per_image: int = opt(2, "captions of each image")
-    mannequin_seed: int = opt(0, "another seed draws other people")
-    mannequin_difficulty: str = opt(
-        "medium", "look-alikes, vague captions, occlusion and bad light", choices=tuple(LEVELS)
-    )
-    mannequin_height: int = opt(256, "mean height of the images in pixels; they vary by a third")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a data set names its files, keys and identities."""
-
-    file: str
-    key: str
-    first_id: int
-    tokens: bool
-    splits: tuple[str, ...]
-
-
-LAYOUTS = {
-    NAME: Layout("reid_raw.json", "file_path", 0, False, SPLITS),
-    "CUHK-PEDES": Layout("reid_raw.json", "file_path", 1, True, SPLITS),
-    "ICFG-PEDES": Layout("ICFG-PEDES.json", "file_path", 0, False, ("train", "test")),
-    "RSTPReid": Layout("data_captions.json", "img_path", 0, False, SPLITS),
-}
 
 
 @dataclass(frozen=True)
@@ -82,34 +45,6 @@ class _Job:
     identity: int
     pid: int
     person: Person
-
-
-def image_range(options: MannequinOptions) -> tuple[int, int]:
-    """The fewest and the most images of an identity."""
-    text = str(options.mannequin_images_per_id)
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= low <= high:
-        raise ValueError(f"--mannequin_images_per_id {text!r}: expected a number from 1, or a range such as 2-4")
-    return low, high
-
-
-def check(options: MannequinOptions) -> None:
-    """Refuse what cannot be drawn.
-
-    Raises:
-        ValueError: names the flag and what it should be.
-    """
-    least = {"train_ids": 0, "val_ids": 0, "test_ids": 0, "captions_per_image": 1, "seed": 0, "height": 32}
-    for name, low in least.items():
-        value = getattr(options, f"mannequin_{name}")
-        if value < low:
-            raise ValueError(f"--mannequin_{name} {value}: expected at least {low}")
-    if options.mannequin_height > 2048:
-        raise ValueError(f"--mannequin_height {options.mannequin_height}: expected at most 2048")
-    if options.mannequin_difficulty not in LEVELS:
-        raise ValueError(f"--mannequin_difficulty {options.mannequin_difficulty!r}: choose one of {', '.join(LEVELS)}")
-    image_range(options)
 
 
 def _jobs(folder: Path, options: MannequinOptions, layout: Layout) -> Iterator[_Job]:
@@ -130,7 +65,7 @@ def _draw_identity(job: _Job) -> list[dict[str, Any]]:
     # An eighth turn off an axis at most, so that the images of an identity show it from different sides.
     sides = dice.shuffled((0.0, 0.5, 1.0, -0.5))
     records = []
-    for image in range(dice.whole(*image_range(options))):
+    for image in range(dice.whole(*options.image_range)):
         view = Dice(*key, VIEW, image)
         yaw = math.remainder((sides[image % 4] + view.between(-0.25, 0.25)) * math.pi, 2 * math.pi)
         photo = photograph(job.person, look, yaw, options.mannequin_height, level, view)
@@ -159,7 +94,6 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
     Raises:
         ValueError: an option is out of range, the folder exists, or cannot be written.
     """
-    check(options)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
     if layout not in LAYOUTS:
@@ -221,7 +155,6 @@ def ensure(root: Path, options: MannequinOptions, layout: str = NAME, workers: i
     Raises:
         ValueError: what is there was drawn with other options, or cannot be drawn.
     """
-    check(options)
     folder = Path(root) / layout
     if not folder.exists():
         try:

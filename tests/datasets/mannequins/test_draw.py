@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from PIL import Image
 from datasets.mannequins import draw as mannequins
 from datasets.mannequins.body import look_of
 from datasets.mannequins.dice import Dice
-from datasets.mannequins.draw import LAYOUTS, MannequinOptions, draw, ensure
+from datasets.mannequins.draw import draw, ensure
+from datasets.mannequins.options import LAYOUTS, MannequinOptions
 from datasets.mannequins.people import LEVELS, Person, people
 from datasets.mannequins.photo import photograph
 from datasets.mannequins.words import COLOUR_WORDS, HAIR_WORDS, LOOSE_WORDS, Sight, caption
@@ -179,25 +178,6 @@ def test_what_a_view_hides():
     assert "bag" not in seen["right"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"train_ids": -1}, "--mannequin_train_ids -1: expected at least 0"),
-        ({"captions_per_image": 0}, "--mannequin_captions_per_image 0: expected at least 1"),
-        ({"height": 5}, "--mannequin_height 5: expected at least 32"),
-        ({"seed": -3}, "--mannequin_seed -3: expected at least 0"),
-        ({"images_per_id": "4-2"}, "--mannequin_images_per_id '4-2'"),
-        ({"images_per_id": "many"}, "expected a number from 1, or a range such as 2-4"),
-        ({"difficulty": "brutal"}, "choose one of easy, medium, hard"),
-    ],
-)
-def test_bad_options(change, said, tmp_path):
-    options = dataclasses.replace(SMALL, **{f"mannequin_{name}": value for name, value in change.items()})
-    with pytest.raises(ValueError, match=re.escape(said)):
-        ensure(tmp_path, options)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_bad_places(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
@@ -236,20 +216,3 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path / "Mannequins", SMALL, workers=1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "datasets.mannequins"]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert max(map(len, shown.splitlines())) <= 80
-    size = ["--train_ids", "3", "--val_ids", "0", "--test_ids", "1", "--images_per_id", "3", "--height", "64"]
-    command += ["--root", str(tmp_path / "data"), *size]
-    run = subprocess.run([*command, "--contact_sheet", str(tmp_path / "sheet.png")], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert Image.open(tmp_path / "sheet.png").width > 1000
-    draw(tmp_path / "here", MannequinOptions(3, 0, 1, "3", mannequin_height=64), workers=1)
-    assert digest(tmp_path / "here") == digest(tmp_path / "data" / "Mannequins")
-    again = subprocess.run([*command, "--difficulty", "hard"], capture_output=True, text=True)
-    assert again.returncode == 2
-    assert len(again.stderr.splitlines()) == 1
-    assert "--difficulty medium, not hard" in again.stderr
