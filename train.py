@@ -47,7 +47,7 @@ from model.checkpoints.published import our_names
 from model.losses.base import PairFeatures
 from model.retriever import Retriever
 from processor.evaluator import encode_split, evaluate
-from processor.examples import Shown, draw_examples
+from processor.examples import RawSplit, draw_examples
 from processor.metrics.table import metrics_table
 from processor.run_dir.checkpoint import read_last, set_seed
 from processor.run_dir.layout import RunOptions, choose_run_dir, interrupted_run, make_run_dir
@@ -84,8 +84,8 @@ class TrainingData(NamedTuple):
     pids: Tensor
     """identity of every training pair, for reports"""
     images: Images
-    shown: Shown
-    """the validation split as people see it"""
+    raw: RawSplit
+    """the validation split before it is encoded"""
 
 
 def read_flags(argv: Sequence[str] | None) -> Options:
@@ -117,8 +117,8 @@ def load_data(options: Options, flags: DataOptions, precision: Precision) -> Tra
     records = dataset.split(flags.val_dataset)
     validation = eval_data(flags.val_dataset, records, images, flags, whole, pinned)
     loader = TrainLoader(pairs, flags, pinned, several_ids(loss_names))
-    shown = Shown(*captions_and_paths(records), images.picture)
-    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, shown)
+    raw = RawSplit(*captions_and_paths(records), images.picture)
+    return TrainingData(dataset, loader, validation, torch.from_numpy(pairs.pids), images, raw)
 
 
 def load_finetune(model: Retriever, path: Path) -> None:
@@ -195,7 +195,7 @@ def train(options: Options) -> Progress:
         run_dir=run_dir,
         record=record_of(run_dir, options, training.dataset, precision),
         report=partial(model.epoch_report, training.pids),
-        picture=partial(draw_examples, split=training.validation, shown=training.shown),
+        picture=partial(draw_examples, split=training.validation, raw=training.raw),
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)

@@ -1,4 +1,4 @@
-"""Pictures of what some queries find."""
+"""A picture of the images that some queries retrieve."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from processor.evaluator import EvalSplit, Features, pids_beside
 from processor.metrics.scores import Retrieved, retrieve
 
 
-class Shown(NamedTuple):
-    """A split as people see it."""
+class RawSplit(NamedTuple):
+    """A split before it is encoded."""
 
     captions: Sequence[str]
     """of every query"""
@@ -27,20 +27,20 @@ SMALL_TILE = (50, 120)
 """pixels of an image in TensorBoard, which keeps the picture of every evaluation"""
 
 
-def draw_examples(features: Features, split: EvalSplit, shown: Shown, queries: int = 4, k: int = 6) -> np.ndarray:
+def draw_examples(features: Features, split: EvalSplit, raw: RawSplit, queries: int = 4, k: int = 6) -> np.ndarray:
     """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
-    total = len(shown.captions)
+    total = len(raw.captions)
     chosen = [total * number // queries for number in range(min(queries, total))]
-    found = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), chosen, k)
-    return np.asarray(draw_sheet(sheet_rows(found, shown), SMALL_TILE))
+    retrieved = retrieve(features.text_QD, features.image_GD, *pids_beside(features, split), chosen, k)
+    return np.asarray(draw_sheet(sheet_rows(retrieved, raw), SMALL_TILE))
 
 
-def sheet_rows(found: Sequence[Retrieved], shown: Shown) -> list[Row]:
-    """Retrievals with their captions and decoded images."""
+def sheet_rows(retrieved: Sequence[Retrieved], raw: RawSplit) -> list[Row]:
+    """Queries with their captions and decoded images, as :func:`draw_sheet` takes them."""
     return [
         Row(
-            shown.captions[each.query],
-            tuple((shown.decode(shown.paths[hit.position]), hit.right) for hit in each.hits),
+            raw.captions[each.query],
+            tuple((raw.decode(raw.paths[hit.position]), hit.right) for hit in each.hits),
         )
-        for each in found
+        for each in retrieved
     ]
