@@ -63,7 +63,7 @@ def expert_table(use: Mapping[str, Tensor]) -> Table:
             entropy = torch.special.entr(share_E).sum().item()
             rows.append((f"{block}", name, *(f"{count:,}" for count in counts_E.tolist()), f"{entropy:.3f}"))
     experts = (f"expert {number}" for number in range(len(rows[0]) - 3))
-    return Table(("block", "tokens of", *experts, "entropy"), tuple(rows), text_columns=0)
+    return Table(("block", "tokens of", *experts, "entropy"), tuple(rows), text_columns=2)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def prompts_section(run: EvaluatedRun) -> Section | None:
     for block, (text_PD, image_PD) in enumerate(zip(prompts.text(), prompts.image(), strict=True)):
         near = (F.normalize(text_PD.float(), dim=1) @ unit_VD.T).topk(WORDS, dim=1)
         for number, (cosines, ids) in enumerate(zip(near.values.tolist(), near.indices.tolist(), strict=True)):
-            words = ", ".join(f"{word([id_])} {cosine:.2f}" for cosine, id_ in zip(cosines, ids, strict=True))
+            words = ", ".join(f"{word([id_])}\u00a0{cosine:.2f}" for cosine, id_ in zip(cosines, ids, strict=True))
             norms = (f"{each[number].norm().item():.3f}" for each in (text_PD, image_PD))
             rows.append((f"{block}", f"{number}", words, *norms))
     return Section(
@@ -86,7 +86,7 @@ def prompts_section(run: EvaluatedRun) -> Section | None:
         "The learned prompt vectors of each block. The nearest words are those whose embeddings have the largest "
         "cosine similarity, given beside each; beyond block 0 they are a hint at best. For comparison, the median norm "
         f"of a word's embedding is {embedding_VD.norm(dim=1).median().item():.3f}.",
-        Table(("block", "prompt", "nearest words", "norm in text", "norm in images"), tuple(rows), text_columns=3),
+        Table(("block", "prompt", "nearest words", "text norm", "image norm"), tuple(rows), text_columns=3),
     )
 
 
@@ -106,14 +106,14 @@ def associations_section(run: EvaluatedRun) -> Section | None:
     near = find_neighbours(bank_ND[pair_S], bank_ND, threshold)
     text = (
         f"How many neighbours above --id_threshod {threshold:g} the image memory finds for {len(pair_S):,} of the "
-        f"{len(pairs):,} training pairs. The memory never sees an identity; they are used here only to tell how many "
-        "neighbours show the same person. The examples show the image of a pair beside its caption, and below it the "
+        f"{len(pairs):,} training pairs. The memory never sees identities; they only serve here to tell how many "
+        "neighbours show the same person. Each example has the image of a pair beside its caption, and below it the "
         "neighbours with their cosine similarity."
     )
     cards = _associations(pairs, pair_S, near)
     absent = [tile.path for card in cards for tile in (*card.tiles, card.aside) if not tile.path.is_file()]
     if absent:  # testing needs no training images
-        cards, text = (), f"{text} They are left out because {absent[0]} is missing."
+        cards, text = (), f"{text} No examples, because {absent[0]} is missing."
     return Section("Associations", text, _neighbour_table(pairs, pair_S, near), cards=cards)
 
 

@@ -90,7 +90,7 @@ def write_report(run: EvaluatedRun) -> Path:
     cards = {query: _card(found[query], raw, matches[int(run.split.query_pids[query])]) for query in queries}
     facts = {
         "run": str(run_dir),
-        "weights": str(run.checkpoint),
+        "weights": run.checkpoint.name if run.checkpoint.parent == run_dir else str(run.checkpoint),
         "data set": f"{run.dataset.name} {run.split.name}",
         "identities, images, captions": ", ".join(f"{number:,}" for number in counts(records)),
         "losses": run.options.get(LossOptions).loss_names,
