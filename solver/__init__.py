@@ -1,1 +1,1 @@
-"""TODO"""
+"""The optimiser, its parameter groups by role, and the learning-rate schedule."""
