@@ -63,7 +63,7 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Search from flags; see README."""
+    """Search from flags; see docs/search.md."""
     options = read_flags(argv)
     search, query, page = (options.get(group) for group in (SearchOptions, QueryOptions, PageOptions))
     texts = query.texts()

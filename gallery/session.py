@@ -104,7 +104,7 @@ class SearchSession:
         """
         gallery, photos = self._flags.gallery, self._index.read()
         if not photos.names:
-            raise UserError(f"--gallery {gallery}: no photo to search; see README, 'Search'")
+            raise UserError(f"--gallery {gallery}: no photo to search; see docs/search.md")
         if self._flags.export is not None:
             export(self._flags.export, photos, {**self._about, "gallery": str(gallery.resolve())})
             log.info("exported %s vectors of length 1 to %s", f"{len(photos.names):,}", self._flags.export)
