@@ -34,7 +34,7 @@ GROUPS = {
 UNREAD = TRAINING_ONLY | {
     name
     for members in (*data_options().values(), *model_options().values())
-    for name in flag_names(*members) - flag_names(*(group for groups in GROUPS.values() for group in groups))
+    for name in flag_names(*members) - flag_names(*(options for group in GROUPS.values() for options in group))
 }
 """flags that a run's configs.yaml may hold and that mean nothing here"""
 
@@ -56,7 +56,7 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Search from flags; see README."""
+    """Search from flags; see docs/search.md."""
     options = read_flags(argv)
     search, query, page = (options.get(group) for group in (SearchOptions, QueryOptions, PageOptions))
     texts = query.texts()

@@ -25,7 +25,7 @@ class FeatureEncoder:
     """A model with what it takes to encode photos and queries."""
 
     model: Retriever
-    form: InputFormat
+    inputs: InputFormat
 
     def photos(self, batches: Iterable[PhotoBatch]) -> Iterator[EncodedPhotos]:
         """Encode a gallery, batch by batch."""
@@ -38,34 +38,34 @@ class FeatureEncoder:
         Raises:
             ImageError: the file cannot be decoded.
         """
-        return self.images(torch.from_numpy(load_resized(path, self.form.image_size))[None])
+        return self.images(torch.from_numpy(load_resized(path, self.inputs.image_size))[None])
 
     def images(self, pixels_BCHW: Tensor) -> np.ndarray:
         """(B, D) of uint8 pixels."""
-        mean, std = self.form.pixel_mean, self.form.pixel_std
+        mean, std = self.inputs.pixel_mean, self.inputs.pixel_std
         return self._encode(lambda pixels: self.model.encode_image(normalise(pixels, mean, std)), pixels_BCHW)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(Q, D) of sentences, truncated to the length that the model reads; see :meth:`truncation`."""
-        ids_QL, lengths_Q = self.form.tokenizer(texts, self.form.text_length)
-        if not self.form.reads_padding:
+        ids_QL, lengths_Q = self.inputs.tokenizer(texts, self.inputs.text_length)
+        if not self.inputs.reads_padding:
             ids_QL = ids_QL[:, : int(lengths_Q.max())]
         return self._encode(self.model.encode_text, ids_QL, lengths_Q)
 
     def truncation(self, text: str) -> str | None:
         """What to tell a user whose query is too long, otherwise None."""
-        length, room = len(self.form.tokenizer.encode(text)), self.form.text_length - 2
+        length, room = len(self.inputs.tokenizer.encode(text)), self.inputs.text_length - 2
         return f"query truncated from {length} to {room} tokens" if length > room else None
 
     @torch.inference_mode()
     def _encode(self, encode: Callable[..., Encoded], *inputs: Tensor) -> np.ndarray:
         """Features of inputs with one row per sample."""
-        rows, device = len(inputs[0]), self.model.precision.device
+        rows = len(inputs[0])
         if not rows:
             return np.empty((0, 0), np.float32)
         # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
         size = 1 if self.model.attends_over_batch else rows
-        pooled = []
+        device, pooled = self.model.precision.device, []
         for parts in zip(*(tensor.split(size) for tensor in inputs), strict=True):
             pooled.append(encode(*(part.to(device, non_blocking=True) for part in parts)).pooled)
         return torch.nn.functional.normalize(torch.cat(pooled).float(), dim=1).cpu().numpy()

@@ -190,8 +190,8 @@ class GalleryIndex:
     def _rows(self, path: Path) -> int:
         return path.stat().st_size // (4 * self.dim) if path.exists() else 0
 
-    def _damaged(self, reason: object) -> ValueError:
-        return ValueError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
+    def _damaged(self, reason: object) -> UserError:
+        return UserError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
 
     @contextmanager
     def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:

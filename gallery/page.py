@@ -141,7 +141,7 @@ def create_app(searcher: Searcher, k: int) -> "Flask":
         return flask.Response(_jpeg(decode(searcher.path(position))), mimetype="image/jpeg")
 
     @app.errorhandler(IndexError)
-    @app.errorhandler(ValueError)
+    @app.errorhandler(UserError)
     def absent(error: Exception) -> tuple[str, int]:
         log.warning("search page: %s", error)
         return "This photo cannot be shown.", 404

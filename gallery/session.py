@@ -53,11 +53,10 @@ class SearchSession:
         self._flags, self._options = options.get(SearchOptions), options
         run_dir = options.config_file.parent
         self.output = self._flags.output or run_dir / "search" / datetime.now().strftime("%Y%m%d_%H%M%S")
-        precision = pick_precision(options.get(DeviceOptions))
         checkpoint = self._flags.checkpoint or run_dir / "best.pth"
-        restored = restore(checkpoint, options.get, precision)
+        restored = restore(checkpoint, options.get, pick_precision(options.get(DeviceOptions)))
         model = restored.model
-        log.info("searching with %s on %s", checkpoint, precision)
+        log.info("searching with %s on %s", checkpoint, model.precision)
         if model.attends_over_batch:
             log.warning(
                 "--php_attention batch: photos and queries are encoded one by one here; scores differ from test.py"
@@ -71,7 +70,7 @@ class SearchSession:
             "stride_size": backbone.stride_size,
             "lora_alpha": options.get(LoRAOptions).lora_alpha,
             "parsing": asdict(restored.parsing),
-            "precision": precision.name,
+            "precision": model.precision.name,
         }
         root = self._flags.index_dir or run_dir / "search" / "index"
         folder = index_folder(root, self._flags.gallery, self._about)
@@ -94,7 +93,7 @@ class SearchSession:
 
     def _encode(self, names: Sequence[str]) -> Iterator[EncodedPhotos]:
         workers = self._options.get(DataOptions).workers
-        size = self._encoder.form.image_size
+        size = self._encoder.inputs.image_size
         return self._encoder.photos(photo_batches(names, self._flags.gallery, size, self._flags.index_batch, workers))
 
     def open(self) -> Searcher:
@@ -105,7 +104,7 @@ class SearchSession:
         """
         gallery, photos = self._flags.gallery, self._index.read()
         if not photos.names:
-            raise UserError(f"--gallery {gallery}: no photo to search; see README, 'Search'")
+            raise UserError(f"--gallery {gallery}: no photo to search; see docs/search.md")
         if self._flags.export is not None:
             export(self._flags.export, photos, {**self._about, "gallery": str(gallery.resolve())})
             log.info("exported %s vectors of length 1 to %s", f"{len(photos.names):,}", self._flags.export)
