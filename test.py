@@ -9,30 +9,21 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.cross_domain import CrossDomain, CrossDomainOptions, CrossResult
-from analysis.expert_table import expert_table
-from analysis.method_sections import particulars
+from analysis.cross_domain import CrossDomainOptions, cross_domain
+from analysis.evaluated_run import EvaluatedRun, load_split, log_start
+from analysis.method_sections import expert_table
 from analysis.report import ReportOptions, write_report
-from analysis.targets import Target, labels, named_target, own_target
-from datasets.batches.evaluation_split import EvalData, captions_and_paths, eval_data
-from datasets.batches.options import DataOptions, checked_images, data_groups, read_dataset, require_split
-from datasets.images.decode import decode
-from datasets.images.source import ImageOptions
-from datasets.mannequins import draw as mannequins
-from datasets.records import Dataset, counts
+from datasets.batches.options import DataOptions, data_groups
 from model.adapters.parsing import LEAK
-from model.backbones.clip_tokenizer import Tokenizer
-from model.backbones.spec import BackboneOptions
-from model.build import LossOptions, model_groups
+from model.build import model_groups
 from model.checkpoints.finetune import FinetuneOptions
-from model.checkpoints.restore import Restored, restore
+from model.checkpoints.restore import restore
 from model.matcher import restore_matcher
 from model.retriever import Retriever
-from processor.evaluator import Features, encode_split, table_rows
-from processor.examples import Shown
+from processor.evaluator import encode_split, table_rows
 from processor.metrics.table import metrics_table
 from processor.rerank import rerank
 from processor.run_dir.checkpoint import write_checkpoint
@@ -43,7 +34,7 @@ from solver.optimizer import SolverOptions
 from solver.schedule import ScheduleOptions
 from utils.command import parse, run_command
 from utils.device import DeviceOptions, pick_device, pick_precision
-from utils.distributed import main_first, on_main, world_size
+from utils.distributed import main_first, world_size
 from utils.log import NEXT, log_to, setup_logger
 from utils.options import Options, flags_of, opt
 
@@ -100,82 +91,6 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     return parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=TRAINING_ONLY, lenient=True)
 
 
-def load_split(options: Options, restored: Restored, target: Target, padded: bool = False) -> tuple[Dataset, EvalData]:
-    """A data set as the run's model takes it, and the split of it to test on."""
-    test = options.get(TestOptions)
-    flags = target.flags(options.get(DataOptions))
-    flags = replace(flags, text_length=restored.text_length(flags.text_length))
-    dataset = read_dataset(flags, target.drawing)
-    require_split(dataset, test.test_split, "--test_split")
-    image_flags, size = options.get(ImageOptions), options.get(BackboneOptions).img_size
-    dataset, images = checked_images(dataset, size, flags, image_flags, (test.test_split,))
-    pinned = pick_device(options.get(DeviceOptions)).type == "cuda"
-    records, padded = dataset.split(test.test_split), padded or restored.model.reads_padding
-    return dataset, eval_data(test.test_split, records, images, flags, padded, pinned)
-
-
-def cross_domain(options: Options) -> None:
-    """Print R1 and mAP of every run of ``--cross_domain`` on every data set."""
-    test, cross, device_flags = options.get(TestOptions), options.get(CrossDomainOptions), options.get(DeviceOptions)
-    single = [name for name in ("checkpoint", "i2t", "export_merged", "rerank", "report") if options.given(name)]
-    for name in [*single, *(["config_file"] if options.config_file else [])]:
-        raise ValueError(f"--{name}: not together with --cross_domain, which tests best.pth of every run")
-    precision = pick_precision(device_flags, device := pick_device(device_flags))
-    runs = [(path, options.over(path / "configs.yaml", UNREAD, lenient=True)) for path in cross.checked_runs()]
-    own = [own_target(run.get(DataOptions), run.get(mannequins.MannequinOptions)) for _, run in runs]
-    flags, drawing = options.get(DataOptions), options.get(mannequins.MannequinOptions)
-    targets = [named_target(name, flags, drawing) for name in cross.targets] or list(dict.fromkeys(own))
-    results = []
-    for (path, run), source in zip(runs, own, strict=True):
-        restored = restore(path / "best.pth", run.get)
-        model = restored.model.to(device)
-        if model.attends_over_batch:
-            log.warning(LEAK)
-        for target in targets:
-            log.info("testing %s on %s %s, %s", path, target.dataset_name, test.test_split, device)
-            with main_first():
-                _, split = load_split(run, restored, target)
-            row = table_rows(encode_split(model, split, precision), split, allow_unmatched=test.allow_unmatched)["t2i"]
-            results.append(CrossResult(path, source == target, row))
-    matrix = CrossDomain(tuple(labels(targets)), tuple(results))
-    log.info("R1 / mAP, text to image; * the run's own data set\n%s", matrix.table().pretty())
-    if cross.csv is not None:
-        on_main(lambda: cross.csv.write_text(matrix.long_table().csv(), encoding="utf-8"))
-        log.info("all numbers: %s", cross.csv)
-
-
-def report(
-    folder: Path,
-    options: Options,
-    restored: Restored,
-    dataset: Dataset,
-    split: EvalData,
-    features: Features,
-    rows: dict[str, dict[str, float]],
-) -> None:
-    """Write the page that ``--report`` asks for, with what is particular to the run's system."""
-    test, images = options.get(TestOptions), dataset.split(split.name)
-    facts = {
-        "run": str(options.config_file.parent),
-        "weights": str(test.checkpoint or "best.pth"),
-        "data set": f"{dataset.name} {split.name}",
-        "identities, images, captions": ", ".join(f"{number:,}" for number in counts(images)),
-        "losses": options.get(LossOptions).loss_names,
-    }
-    tokenizer = Tokenizer()
-    page = write_report(
-        folder,
-        options.get(ReportOptions),
-        features,
-        split,
-        Shown(*captions_and_paths(images), decode),
-        rows,
-        facts,
-        particulars(restored, options.get, dataset.train, lambda number: tokenizer.decode([number])),
-    )
-    log.info("open in a browser: %s", page, extra=NEXT)
-
-
 def test_run(options: Options) -> None:
     """Test the run of ``--config_file``."""
     test, flags = options.get(TestOptions), options.get(DataOptions)
@@ -196,7 +111,7 @@ def test_run(options: Options) -> None:
     if test.rerank:
         matcher, used = restore_matcher(restored.state, model.clip.sizes.embed_dim, str(checkpoint))
         unused = [key for key in unused if key not in used]
-    log.info("testing %s on %s %s, %s", checkpoint, flags.dataset_name, test.test_split, device)
+    log_start(checkpoint, flags.dataset_name, test.test_split, precision)
     if restored.unknown or unused:
         roots = dict.fromkeys(".".join(key.split(".")[:2]) for key in unused)
         log.info("not used in testing: %s", ", ".join([*roots, *restored.unknown]))
@@ -204,22 +119,21 @@ def test_run(options: Options) -> None:
         log.warning(LEAK)
     if test.export_merged is not None:
         export_merged(model, test.export_merged)
-    target = own_target(flags, options.get(mannequins.MannequinOptions))
     with main_first():
-        dataset, split = load_split(options, restored, target, padded=bool(test.rerank))
+        dataset, split = load_split(options, restored, test.test_split, device, padded=bool(test.rerank))
     asked.require_queries(len(split.query_pids), split.name)
     features = encode_split(model.to(device), split, precision)
     rows = table_rows(features, split, test.i2t, test.allow_unmatched)
     log.info("%s", metrics_table(rows))
     if use := model.expert_use():
-        log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use))
+        log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())
     if test.rerank:
         row = rerank(model, matcher.to(device), split, features, test.rerank, precision, test.allow_unmatched)
         log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
         rows[f"t2i, first {test.rerank} reranked"] = row
     if asked.report:
-        folder = asked.folder(run_dir, dataset.name, split.name)
-        report(folder, options, restored, dataset, split, features, rows)
+        page = write_report(EvaluatedRun(options, checkpoint, restored, dataset, split, features, rows))
+        log.info("open in a browser: %s", page, extra=NEXT)
     else:
         log.info("see what it gets wrong: python test.py --config_file %s --report", options.config_file, extra=NEXT)
 
@@ -229,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = read_flags(argv)
     setup_logger()
     if options.get(CrossDomainOptions).cross_domain:
-        cross_domain(options)
+        test = options.get(TestOptions)
+        cross_domain(options, test.test_split, test.allow_unmatched, UNREAD)
     else:
         test_run(options)
 

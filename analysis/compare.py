@@ -1,8 +1,8 @@
 """One table of many runs: ``python -m analysis.compare logs/CUHK-PEDES/*``.
 
-Every run directory gives a row per result that it has: the best epoch and the last one. Reads what is there: run.json
-and history.jsonl where the run wrote them, otherwise configs.yaml and train_log.txt, so that older runs and those of
-published programs have a row, too. What a run does not say stays empty.
+Every run directory gets a row for its best epoch and one for its last. Reads run.json and history.jsonl where the run
+wrote them, otherwise configs.yaml and train_log.txt, so that older runs and those of published programs get rows, too.
+What a run does not say stays empty.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ PLACES = (
     *("name", "output_dir", "run_dir", "resume", "resume_ckpt_file", "root_dir", "cache_dir"),
     *("device", "gpu_id", "num_workers"),
 )
-"""flags that say where a run was, not what it was"""
+"""flags that say where a run was made, not what was trained"""
 MOST_FLAGS = 5
-"""more differing flags than this get a table of their own, but for a spreadsheet"""
+"""more differing flags than this get a table of their own, except in a spreadsheet"""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,23 @@ class Run:
 
     path: Path
     flags: Mapping[str, Any]
-    best: Mapping[str, float] = field(default_factory=dict)
-    """metrics of the best epoch in percent, and ``epoch``"""
-    last: Mapping[str, float] = field(default_factory=dict)
-    seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    missing: tuple[str, ...] = ()
-    """what it does not say, in words"""
+    best: Mapping[str, float]
+    """metrics of the best epoch in percent, and ``epoch``; empty if there was no evaluation"""
+    last: Mapping[str, float]
+    record: Mapping[str, Any]
+    """content of run.json; empty for runs of programs that did not write one"""
+
+    def gaps(self) -> str:
+        """What it does not say, in words."""
+        gaps = [] if self.record else ["no run.json, so time and memory are unknown"]
+        epoch, epochs = self.last.get("epoch", 0), self.flags.get("num_epoch")
+        if not self.best:
+            gaps.append("not evaluated yet")
+        elif self.record and not self.record.get("finished"):
+            gaps.append("not finished")
+        elif isinstance(epochs, int | float) and epoch < epochs:
+            gaps.append(f"stopped after epoch {epoch:.0f} of {epochs}")
+        return "; ".join(gaps)
 
 
 def is_run(path: Path) -> bool:
@@ -62,22 +72,13 @@ def read_run(path: Path) -> Run:
     Raises:
         ValueError: names the file that is damaged.
     """
-    noted = _read_json(path / "run.json")
-    flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else noted.get("flags", {})
+    record = _read_json(path / "run.json")
+    flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
     evaluations = [{**entry.val, "epoch": entry.epoch} for entry in read_history(path) if entry.val]
-    if not evaluations:
-        evaluations = _evaluations_in(path / "train_log.txt")
-    best = max(evaluations, key=lambda metrics: metrics["R1"], default={})
-    last = max(evaluations, key=lambda metrics: metrics["epoch"], default={})
-    best, last = noted.get("best") or best, noted.get("last") or last
-    missing = [] if noted else ["no run.json: no time, no memory"]
-    if not best:
-        missing.append("not evaluated yet")
-    elif noted and not noted.get("finished"):
-        missing.append("not finished")
-    elif last.get("epoch", 0) < _number(flags.get("num_epoch")):
-        missing.append(f"stopped after epoch {last['epoch']:.0f} of {flags['num_epoch']}")
-    return Run(path, flags, best, last, noted.get("seconds"), noted.get("peak_memory_bytes"), tuple(missing))
+    evaluations = evaluations or _evaluations_in(path / "train_log.txt")
+    best = record.get("best") or max(evaluations, key=lambda metrics: metrics["R1"], default={})
+    last = record.get("last") or max(evaluations, key=lambda metrics: metrics["epoch"], default={})
+    return Run(path, flags, best, last, record)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -85,15 +86,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a JSON {type(content).__name__}")
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); delete it to compare the run without it") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected an object, found {type(content).__name__}")
     return content
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0
 
 
 _EPOCH = re.compile(r"(?:validation after epoch |Validation Results - Epoch: )(\d+)")
@@ -115,7 +112,7 @@ def _evaluations_in(log: Path) -> list[dict[str, float]]:
             elif epoch:
                 numbers = dict(zip(titles, map(float, cells), strict=False))
                 evaluations.append({**{name: numbers[name] for name in METRICS if name in numbers}, "epoch": epoch})
-                epoch = 0  # later tables under this heading are others
+                epoch = 0  # later tables under this heading are of something else
     return [metrics for metrics in evaluations if "R1" in metrics]
 
 
@@ -134,39 +131,41 @@ def _losses(flags: Mapping[str, Any]) -> frozenset[str]:
 
 
 def differing_flags(runs: Sequence[Run]) -> list[str]:
-    """Flags in which those runs that have them differ, without those that say only where a run was."""
+    """Flags in which those runs that have them differ, except where the run was."""
     names = sorted({name for run in runs for name in run.flags} - {*PLACES, "loss_names"})
-    return [name for name in names if len({_shown(run.flags[name]) for run in runs if name in run.flags}) > 1]
+    return [name for name in names if len({_text(run.flags[name]) for run in runs if name in run.flags}) > 1]
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(_shown(item) for item in value)
+        return " ".join(_text(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def comparison(runs: Sequence[Run], flags: Sequence[str]) -> Table:
-    """A row per run and epoch of note: method, losses, some flags, metrics, time and memory."""
-    columns = ("run", "method", "losses", *flags, "epoch", *METRICS, "time", "memory")
+    """A row per run and result, the best epoch and the last: method, losses, some flags, metrics, time and memory."""
     rows = []
-    for run, label in zip(runs, _labels(runs), strict=True):
-        first = [label, method_name(run.flags), *(_shown(run.flags.get(name)) for name in ("loss_names", *flags))]
-        size = [_duration(run.seconds), _gigabytes(run.peak_memory_bytes)]
-        same = run.best.get("epoch") == run.last.get("epoch")
-        rows.append((*first, *_numbers(run.best, "best, last" if same else "best"), *size))
-        if not same:
-            rows.append((*first, *_numbers(run.last, "last"), *size))
+    for run, label in zip(runs, labels(runs), strict=True):
+        first = [label, method_name(run.flags), *(_text(run.flags.get(name)) for name in ("loss_names", *flags))]
+        results = {"best": run.best, "last": run.last}
+        if run.best.get("epoch") == run.last.get("epoch"):
+            results = {"best, last": run.best}
+        for title, metrics in results.items():
+            epoch = f"{metrics['epoch']:.0f} ({title})" if metrics else ""
+            numbers = (f"{metrics[name]:.2f}" if name in metrics else "" for name in METRICS)
+            rows.append((*first, epoch, *numbers, *_time_and_memory(run.record)))
+    columns = ("run", "method", "losses", *flags, "epoch", *METRICS, "time", "memory")
     return Table(columns, tuple(rows), text_columns=3 + len(flags))
 
 
 def flags_by_run(runs: Sequence[Run], flags: Sequence[str]) -> Table:
     """A row per flag, a column per run."""
-    rows = ((name, *(_shown(run.flags.get(name)) for run in runs)) for name in flags)
-    return Table(("flag", *_labels(runs)), tuple(rows), text_columns=1 + len(runs))
+    rows = ((name, *(_text(run.flags.get(name)) for run in runs)) for name in flags)
+    return Table(("flag", *labels(runs)), tuple(rows), text_columns=1 + len(runs))
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as tell the runs apart."""
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The folder of each run, with as many of its parents as are needed to tell the runs apart."""
     parts = [run.path.absolute().parts for run in runs]
     deepest = max(map(len, parts), default=1)
     for depth in range(1, deepest + 1):
@@ -176,22 +175,11 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def _numbers(metrics: Mapping[str, float], which: str) -> list[str]:
-    if not metrics:
-        return [""] * (1 + len(METRICS))
-    shown = [f"{metrics[name]:.2f}" if name in metrics else "" for name in METRICS]
-    return [f"{metrics['epoch']:.0f} ({which})", *shown]
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def _gigabytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e9:.2f} GB"
+def _time_and_memory(record: Mapping[str, Any]) -> tuple[str, str]:
+    seconds, size = record.get("seconds"), record.get("peak_memory_bytes")
+    minutes, rest = divmod(round(seconds or 0), 60)
+    duration = "" if seconds is None else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    return duration, "" if size is None else f"{size / 1e9:.2f} GB"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -199,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m analysis.compare", description="One table of many runs.", allow_abbrev=False
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders of such")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     form = parser.add_mutually_exclusive_group()
     for name, text in (("csv", "for a spreadsheet"), ("latex", "for a paper"), ("markdown", "for an issue")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print it {text}")
@@ -208,20 +196,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if missing:
         raise ValueError(f"{', '.join(missing)}: no such directory")
     paths = [run for path in args.paths for run in runs_at(path)]
-    left_out = [str(path) for path in paths if not is_run(path)]
-    if left_out:
-        print(f"left out, no configs.yaml or run.json in it: {', '.join(left_out)}", file=sys.stderr)
+    skipped = [str(path) for path in paths if not is_run(path)]
+    if skipped:
+        print(f"skipped, no configs.yaml or run.json in it: {', '.join(skipped)}", file=sys.stderr)
     runs = [read_run(path) for path in paths if is_run(path)]
     if not runs:
-        raise ValueError("none of these is a run directory; name some as in logs/CUHK-PEDES/*")
+        raise ValueError("none of these is a run directory; expected some such as logs/CUHK-PEDES/*")
     flags = differing_flags(runs)
     wide = args.form == "csv" or len(flags) <= MOST_FLAGS
     print(getattr(comparison(runs, flags if wide else ()), args.form or "pretty")())
     if not wide:
         print(getattr(flags_by_run(runs, flags), args.form or "pretty")())
-    for run, label in zip(runs, _labels(runs), strict=True):
-        if run.missing:
-            print(f"{label}: {'; '.join(run.missing)}", file=sys.stderr)
+    for run, label in zip(runs, labels(runs), strict=True):
+        if gaps := run.gaps():
+            print(f"{label}: {gaps}", file=sys.stderr)
 
 
 if __name__ == "__main__":

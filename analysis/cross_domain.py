@@ -1,13 +1,27 @@
-"""Runs on data sets that they were not trained on: source x target."""
+"""``test.py --cross_domain``: every run on the data sets that the others were trained on, or on named ones."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.evaluated_run import load_split, log_start
+from datasets.batches.options import DATASETS, DataOptions
+from datasets.mannequins.draw import MannequinOptions
+from model.adapters.parsing import LEAK
+from model.checkpoints.restore import restore
+from processor.evaluator import encode_split, table_rows
 from processor.metrics.table import METRICS
-from utils.options import opt
+from utils.device import DeviceOptions, pick_device, pick_precision
+from utils.distributed import main_first, on_main
+from utils.options import Options, opt
 from utils.tables import Table
+
+SINGLE_RUN_FLAGS = ("checkpoint", "i2t", "export_merged", "rerank", "report")
+"""flags of test.py that say nothing about several runs; so does ``--config_file``"""
+
+log = logging.getLogger("descry")
 
 
 @dataclass(frozen=True)
@@ -23,56 +37,121 @@ class CrossDomainOptions:
     def __post_init__(self) -> None:
         for name in ("targets", "csv"):
             if getattr(self, name) and not self.cross_domain:
-                raise ValueError(f"--{name}: only together with --cross_domain")
+                raise ValueError(f"--{name}: has no effect without --cross_domain")
         if self.csv is not None and not self.csv.parent.is_dir():
             raise ValueError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
 
-    def checked_runs(self) -> tuple[Path, ...]:
-        """The run directories.
+
+@dataclass(frozen=True)
+class CrossDomainTarget:
+    """A data set to test on. Two are equal if they hold the same, however their folder is spelt."""
+
+    dataset_name: str
+    root_dir: Path = field(compare=False)
+    """as the user spelt it"""
+    resolved_root: Path
+    drawing: MannequinOptions
+    """what Mannequins hold; the defaults for any other data set"""
+
+    @classmethod
+    def of(cls, options: Options) -> "CrossDomainTarget":
+        """The data set that flags name: for the flags of a run, the one it was trained on."""
+        data, drawing = options.get(DataOptions), options.get(MannequinOptions)
+        drawing = drawing if data.dataset_name == "Mannequins" else MannequinOptions()
+        return cls(data.dataset_name, data.root_dir, data.root_dir.resolve(), drawing)
+
+    @classmethod
+    def named(cls, text: str, options: Options) -> "CrossDomainTarget":
+        """The data set of ``NAME`` or ``NAME=ROOT_DIR``; the flags say the rest.
 
         Raises:
-            ValueError: names the first that has no weights.
+            ValueError: no data set has this name.
         """
-        for path in self.cross_domain:
-            if not (path / "best.pth").is_file():
-                raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
-        return self.cross_domain
+        name, _, root = text.partition("=")
+        if name not in DATASETS:
+            raise ValueError(f"--targets {text}: expected NAME or NAME=ROOT_DIR with a name of {', '.join(DATASETS)}")
+        return cls.of(options.changed(dataset_name=name, **({"root_dir": Path(root)} if root else {})))
+
+    def flags_of(self, run: Options) -> Options:
+        """A run's flags with this data set in place of its own."""
+        return run.changed(dataset_name=self.dataset_name, root_dir=self.root_dir, **asdict(self.drawing))
+
+    def label(self, targets: Sequence["CrossDomainTarget"]) -> str:
+        """The name, followed by the flags that tell it from others of the same name."""
+        namesakes = [other for other in targets if other.dataset_name == self.dataset_name]
+        words = [self.dataset_name]
+        for flag in fields(MannequinOptions):
+            if len({getattr(other.drawing, flag.name) for other in namesakes}) > 1:
+                words.append(f"{flag.name.removeprefix('mannequin_')} {getattr(self.drawing, flag.name)}")
+        if len({other.resolved_root for other in namesakes}) > 1:
+            words.append(str(self.root_dir))
+        return " ".join(words)
 
 
-class CrossResult(NamedTuple):
+class CrossDomainResult(NamedTuple):
     """One run on one data set."""
 
-    run_dir: Path
+    run: str
+    target: str
     own: bool
-    """whether it was trained on that data set"""
+    """whether the run was trained on that data set"""
     metrics: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class CrossDomain:
-    """Every run on every data set."""
+def cross_domain(options: Options, split: str, allow_unmatched: bool, ignored: Collection[str]) -> None:
+    """Print R1 and mAP of every run of ``--cross_domain`` on every data set, and write ``--csv``.
 
-    targets: tuple[str, ...]
-    results: tuple[CrossResult, ...]
-    """run by run, in the order of ``targets``"""
+    Args:
+        options: flags of the command line; each run's ``configs.yaml`` fills in the others.
+        split: to test on.
+        allow_unmatched: leave out queries without a match.
+        ignored: keys of ``configs.yaml`` that have no effect on a test.
 
-    def table(self) -> Table:
-        """A row per run, a column per data set, R1 / mAP in each cell."""
-        width = len(self.targets)
-        rows = [self.results[start : start + width] for start in range(0, len(self.results), width)]
-        return Table(
-            ("run", *self.targets), tuple((str(row[0].run_dir), *(_cell(result) for result in row)) for row in rows)
-        )
+    Raises:
+        ValueError: a flag makes sense for a single run only; a run has no weights; no such data set.
+    """
+    flags = options.get(CrossDomainOptions)
+    for name in [*filter(options.given, SINGLE_RUN_FLAGS), *(["config_file"] if options.config_file else [])]:
+        raise ValueError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
+    device_flags = options.get(DeviceOptions)
+    precision = pick_precision(device_flags, pick_device(device_flags))
+    for path in flags.cross_domain:
+        if not (path / "best.pth").is_file():
+            raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
+    runs = {path: options.over(path / "configs.yaml", ignored, lenient=True) for path in flags.cross_domain}
+    targets = [CrossDomainTarget.named(text, options) for text in flags.targets]
+    targets = list(dict.fromkeys(targets or map(CrossDomainTarget.of, runs.values())))
+    results = []
+    for path, run in runs.items():
+        restored, own = restore(path / "best.pth", run.get), CrossDomainTarget.of(run)
+        model = restored.model.to(precision.device)
+        if model.attends_over_batch:
+            log.warning(LEAK)
+        for target in targets:
+            log_start(path, target.dataset_name, split, precision)
+            with main_first():
+                _, data = load_split(target.flags_of(run), restored, split, precision.device)
+            metrics = table_rows(encode_split(model, data, precision), data, allow_unmatched=allow_unmatched)["t2i"]
+            results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
+    log.info("R1 / mAP, text to image; * the data set that the run was trained on\n%s", matrix(results).pretty())
+    if flags.csv is not None:
+        on_main(lambda: flags.csv.write_text(long_table(results).csv(), encoding="utf-8"))
+        log.info("all metrics: %s", flags.csv)
 
-    def long_table(self) -> Table:
-        """A row per run and data set, with all metrics."""
-        targets = self.targets * (len(self.results) // len(self.targets))
-        rows = (
-            (str(run_dir), target, "yes" if own else "no", *(f"{metrics[name]:.3f}" for name in METRICS))
-            for target, (run_dir, own, metrics) in zip(targets, self.results, strict=True)
-        )
-        return Table(("run", "data set", "own", *METRICS), tuple(rows), text_columns=3)
+
+def matrix(results: Sequence[CrossDomainResult]) -> Table:
+    """A row per run, a column per data set, R1 / mAP in each cell; ``results`` run by run."""
+    rows: dict[str, list[str]] = {}
+    for run, _, own, metrics in results:
+        rows.setdefault(run, [run]).append(f"{'* ' if own else ''}{metrics['R1']:.2f} / {metrics['mAP']:.2f}")
+    columns = dict.fromkeys(result.target for result in results)
+    return Table(("run", *columns), tuple(map(tuple, rows.values())))
 
 
-def _cell(result: CrossResult) -> str:
-    return f"{'* ' if result.own else ''}{result.metrics['R1']:.2f} / {result.metrics['mAP']:.2f}"
+def long_table(results: Sequence[CrossDomainResult]) -> Table:
+    """A row per run and data set, with all metrics."""
+    rows = (
+        (run, target, "yes" if own else "no", *(f"{metrics[name]:.3f}" for name in METRICS))
+        for run, target, own, metrics in results
+    )
+    return Table(("run", "data set", "own", *METRICS), tuple(rows), text_columns=3)

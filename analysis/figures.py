@@ -1,4 +1,4 @@
-"""TODO"""
+"""The diagrams of a report. Imports matplotlib, which is slow: import this where a figure is drawn."""
 
 from collections.abc import Mapping, Sequence
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from utils.log import hide_bar
 from utils.tables import Table
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Diagram(NamedTuple):
 
     name: str
     """of its PNG file"""
-    says: str
-    """for those who cannot see it"""
+    alt: str
+    """what it shows, for those who cannot see it"""
     figure: "Figure"
 
 
@@ -115,7 +116,7 @@ def _svg(figure: "Figure") -> str:
 def _embedded(uses: Mapping[Path, int], decode: Callable[[Path], Image.Image]) -> dict[Path, str]:
     """Every picture as a data URI, at the largest of :data:`HEIGHTS` with which all uses together fit."""
     images = {
-        path: _shrunk(decode(path), HEIGHTS[0]) for path in tqdm(uses, desc="pictures", leave=False, disable=None)
+        path: _shrunk(decode(path), HEIGHTS[0]) for path in tqdm(uses, desc="pictures", leave=False, disable=hide_bar())
     }
     for height in HEIGHTS:
         pictures = {path: _jpeg(_shrunk(image, height)) for path, image in images.items()}

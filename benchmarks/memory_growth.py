@@ -17,7 +17,7 @@ from prettytable import PrettyTable
 import processor.trainer
 import train as train_script
 from datasets.mannequins.draw import draw
-from tests.conftest import DRAWING, SMALL
+from tests.helpers.runs import DRAWING, SMALL
 
 SYSTEMS = {
     "IRRA": ["--loss_names", "sdm+mlm+id", "--cmt_depth", "1"],

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from prettytable import PrettyTable
 
-from datasets.augmentation import eval_view
-from gallery.index import Encoded, GalleryIndex, Photos
+from gallery.encoder import FeatureEncoder
+from gallery.index import EncodedPhotos, GalleryIndex, IndexedPhotos
 from gallery.ranking import RankingOptions, build_ranking
-from gallery.searcher import Features, Searcher
+from gallery.searcher import Searcher
 from model.backbones.clip import load_clip
 from model.backbones.clip_tokenizer import Tokenizer
 from model.backbones.spec import BackboneOptions
@@ -84,9 +84,9 @@ def main() -> None:
         index = GalleryIndex(Path(folder), {}, args.dim)
         stamps = dict.fromkeys(names, (1, 1))
         start = time.perf_counter()
-        index.update(stamps, lambda _: iter([Encoded(names, vectors_ND, {})]))
+        index.update(stamps, lambda _: iter([EncodedPhotos(names, vectors_ND, {})]))
         written = time.perf_counter()
-        photos: Photos = index.read()
+        photos: IndexedPhotos = index.read()
         read = time.perf_counter()
         nothing_new = index.changes(stamps)
         compared = time.perf_counter()
@@ -112,9 +112,9 @@ def main() -> None:
         device = pick_device(DeviceOptions())
         precision = pick_precision(DeviceOptions(), device)
         model = Retriever(load_clip(BackboneOptions(args.model)), {}, {}).to(device).eval()
-        features = Features(model, precision, Tokenizer(), 77, eval_view, lambda path: np.load(path))
-        searcher = Searcher(Path(folder), photos, flat, features)
-        whole = searcher.by_texts if model.clip.sizes.embed_dim == args.dim else lambda texts, k: features.texts(texts)
+        encoder = FeatureEncoder(model, precision, Tokenizer(), 77, model.clip.sizes.image_size)
+        searcher = Searcher(Path(folder), photos, flat, encoder)
+        whole = searcher.by_texts if model.clip.sizes.embed_dim == args.dim else lambda texts, k: encoder.texts(texts)
         spent["sentence to ranked names"] = seconds_of({"": lambda _: whole([QUERY], args.k)}, query_QD)[""]
 
     print(

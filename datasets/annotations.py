@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from datasets.records import Dataset, ImageRecord, counts
+from utils import UserError
 
 logger = logging.getLogger("descry")
 
@@ -31,7 +32,7 @@ _REMEDIES = {
 }
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be used as it is; the message says what is wrong where, and what to do."""
 
 

@@ -1,4 +1,4 @@
-"""Word deletion, a text augmentation (Wei & Zou, EMNLP 2019, EDA: random deletion).
+"""What happens to training captions: words are deleted, tokens masked.
 
 Shape letters: T tokens of a caption, L text length.
 """
@@ -8,41 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.backbones.clip_tokenizer import END_ID, START_ID, shared_tokenizer
-from model.backbones.clip_tokenizer import MASK_ID as MASK
+from utils import UserError
+from utils.inputs import Tokenizer
 from utils.options import opt
-
-
-class WordDeletion:
-    """Captions as words, split into tokens once, from which some words are then left out."""
-
-    def __init__(self, captions: Sequence[str], length: int, probability: float) -> None:
-        """
-        Args:
-            captions: as in the annotation.
-            length: to which the shortened captions are cut or zero padded.
-            probability: of each word, to be left out.
-        """
-        self._length, self._probability = length, probability
-        tokenizer = shared_tokenizer()
-        words = [tokenizer.words(caption) for caption in captions]
-        # Flat arrays: a list per caption would be copied page by page into every loader process.
-        self._tokens = np.array([id_ for caption in words for word in caption for id_ in word], np.int32)
-        self._word = np.array([n for caption in words for n, word in enumerate(caption) for _ in word], np.int32)
-        self._starts = np.cumsum([0, *(sum(map(len, caption)) for caption in words)])
-        self._counts = np.array([len(caption) for caption in words])
-
-    def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """A caption without some of its words, (L,) int64: start, words, end, zeros. At least one word is kept."""
-        kept_words = rng.random(self._counts[index]) >= self._probability
-        if len(kept_words) and not kept_words.any():
-            kept_words[rng.integers(len(kept_words))] = True
-        part = slice(self._starts[index], self._starts[index + 1])
-        kept_T = self._tokens[part][kept_words[self._word[part]]][: self._length - 2]
-        ids_L = np.zeros(self._length, np.int64)
-        ids_L[0], ids_L[len(kept_T) + 1] = START_ID, END_ID
-        ids_L[1 : len(kept_T) + 1] = kept_T
-        return ids_L
 
 
 @dataclass(frozen=True)
@@ -62,48 +30,94 @@ class AugmentOptions:
     def __post_init__(self) -> None:
         for name in ("word_deletion", "mask_probability", "masked_token_rate", "masked_token_unchanged_rate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
+                raise UserError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
         if self.masked_token_rate + self.masked_token_unchanged_rate > 1:
-            raise ValueError(
+            raise UserError(
                 f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "
                 f"{self.masked_token_unchanged_rate}: their sum is above 1"
             )
 
 
+class WordDeletion:
+    """Random deletion (Wei & Zou, EMNLP 2019, EDA) from captions that are split into words and tokens once."""
+
+    def __init__(self, tokenizer: Tokenizer, captions: Sequence[str], length: int, probability: float) -> None:
+        """
+        Args:
+            tokenizer: splits captions.
+            captions: as in the annotation.
+            length: to which the shortened captions are truncated or zero padded.
+            probability: of each word, to be left out.
+        """
+        self._length, self._probability = length, probability
+        self._start_id, self._end_id = tokenizer.start_id, tokenizer.end_id
+        words = [tokenizer.words(caption) for caption in captions]
+        # Flat arrays: a list per caption would be copied page by page into every loader process.
+        self._tokens = np.array([id_ for caption in words for word in caption for id_ in word], np.int32)
+        self._word = np.array([n for caption in words for n, word in enumerate(caption) for _ in word], np.int32)
+        self._starts = np.cumsum([0, *(sum(map(len, caption)) for caption in words)])
+        self._counts = np.array([len(caption) for caption in words])
+
+    def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """A caption without some of its words, at least one of which is kept.
+
+        Returns:
+            (L,) int64 ids (start, words, end, zeros), and how many of them are tokens.
+        """
+        kept_words = rng.random(self._counts[index]) >= self._probability
+        if len(kept_words) and not kept_words.any():
+            kept_words[rng.integers(len(kept_words))] = True
+        part = slice(self._starts[index], self._starts[index + 1])
+        kept_T = self._tokens[part][kept_words[self._word[part]]][: self._length - 2]
+        ids_L = np.zeros(self._length, np.int64)
+        ids_L[0], ids_L[len(kept_T) + 1] = self._start_id, self._end_id
+        ids_L[1 : len(kept_T) + 1] = kept_T
+        return ids_L, len(kept_T) + 2
+
+
+def words_in(tokens_L: np.ndarray, length: int, mask_id: int) -> np.ndarray:
+    """(L,) bool: which positions hold a word that can be hidden; start, end, padding and id 0 do not."""
+    return (np.arange(len(tokens_L)) < length) & (tokens_L > 0) & (tokens_L < mask_id)
+
+
 def mask_tokens(
-    tokens_L: np.ndarray, rng: np.random.Generator, options: AugmentOptions
+    tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator, options: AugmentOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """BERT-style masking of a caption (Devlin et al., NAACL 2019; IRRA, section 3.2).
 
     Args:
-        tokens_L: (L,) token ids; start, end and padding are never chosen.
+        tokens_L: (L,) token ids.
+        word_L: (L,) the positions that may be chosen.
+        mask_id: stands for a masked token; other tokens are replaced by ids from 1 to ``mask_id`` - 1.
         rng: source of the choices.
         options: the three rates.
 
     Returns:
-        (L,) masked ids and (L,) labels: the original id where a token was chosen, else 0. At least one is chosen.
+        (L,) masked ids and (L,) labels: the original id where a token was chosen, else 0. At least one is chosen,
+        except in a caption without words.
     """
-    word_L = (tokens_L > 0) & (tokens_L < MASK)
     chosen_L = word_L & (rng.random(len(tokens_L)) < options.mask_probability)
     fate_L = rng.random(len(tokens_L))
-    other_L = rng.integers(1, MASK, len(tokens_L))
-    if not chosen_L.any():
-        chosen_L[1] = True
-        fate_L[1] = 0.0 if options.masked_token_rate > 0 else 1.0
-    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), MASK, tokens_L)
+    other_L = rng.integers(1, mask_id, len(tokens_L))
+    if not chosen_L.any() and word_L.any():
+        first = word_L.argmax()
+        chosen_L[first] = True
+        fate_L[first] = 0.0 if options.masked_token_rate > 0 else 1.0
+    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), mask_id, tokens_L)
     random_L = chosen_L & (fate_L >= options.masked_token_rate + options.masked_token_unchanged_rate)
     masked_L = np.where(random_L, other_L, masked_L)
     return masked_L, np.where(chosen_L, tokens_L, 0)
 
 
-def hide_tokens(tokens_L: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Replace every token of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
+def hide_tokens(tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator) -> np.ndarray:
+    """Replace every word of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
 
     Args:
-        tokens_L: (L,) token ids; start, end and padding stay.
+        tokens_L: (L,) token ids.
+        word_L: (L,) the positions that may be replaced.
+        mask_id: what replaces them.
         rng: source of the choices.
     """
-    word_L = (tokens_L > 0) & (tokens_L < MASK)
     hidden_L = rng.random(len(tokens_L)) < 0.5
     hidden_L[1] = True
-    return np.where(word_L & hidden_L, MASK, tokens_L)
+    return np.where(word_L & hidden_L, mask_id, tokens_L)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from datasets.annotations import read
 from datasets.records import Dataset
+from utils.options import GetOptions
 
 PUBLISHED = {"train": (11003, 34054, 68126), "val": (1000, 3078, 6158), "test": (1000, 3074, 6156)}
 
 
-def load(root: Path) -> Dataset:
+def load(root: Path, _: GetOptions) -> Dataset:
     """Read ``root/CUHK-PEDES/reid_raw.json``; ids in the file start at 1. Raises DataError."""
     return read(root / "CUHK-PEDES", "CUHK-PEDES", ("reid_raw.json",), first_train_id=1, published=PUBLISHED)

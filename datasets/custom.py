@@ -10,9 +10,10 @@ from pathlib import Path
 from datasets.annotations import DataError, read
 from datasets.images.verify import FileIndex
 from datasets.records import Dataset
+from utils.options import GetOptions
 
 
-def load(folder: Path) -> Dataset:
+def load(folder: Path, _: GetOptions) -> Dataset:
     """Read the data set in ``folder``. Raises DataError."""
     files = FileIndex()
 

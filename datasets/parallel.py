@@ -5,13 +5,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils import UserError
 from utils.log import hide_bar
 
 Item = TypeVar("Item")
@@ -26,6 +27,14 @@ def chunked(items: Sequence[Item], size: int = 32) -> list[Sequence[Item]]:
 def as_is(batch: Item) -> Item:
     """For a data loader whose data set makes whole batches."""
     return batch
+
+
+def without_faults(batches: Iterable[Item]) -> Iterator[Item]:
+    """The batches of a data loader, one of which may be an exception that a worker has returned: it is raised."""
+    for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 def leave_signals_to_the_loop(worker: int) -> None:
@@ -45,7 +54,7 @@ def run_chunks(
     The progress bar counts items and keeps quiet where stderr is not a terminal.
 
     Raises:
-        RuntimeError: a process died, by lack of memory for instance.
+        UserError: a process died, by lack of memory for instance.
         Exception: whatever ``function`` raises.
     """
     workers = min(workers, len(chunks))
@@ -67,7 +76,7 @@ def run_chunks(
         except BrokenProcessPool:
             ended = {process.pid: process.exitcode for process in started}
             dead = [f"{pid} ({_ending(code)})" for pid, code in ended.items() if code not in (None, 0, -signal.SIGTERM)]
-            raise RuntimeError(
+            raise UserError(
                 f"{description}: worker process {', '.join(dead)} died, perhaps for lack of memory; start again with "
                 "fewer --num_workers"
             ) from None

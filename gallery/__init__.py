@@ -1,1 +1,4 @@
-"""Search in a folder of photos: its index, the ranking, and what shows the results."""
+"""Search in a folder of photos: the index on disk (``index``), ranking, queries, result files and the search page.
+
+``session`` opens a folder with the model of a run; ``search.py`` does the rest.
+"""

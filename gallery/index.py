@@ -1,14 +1,14 @@
-"""The index of a folder of photos: one feature per photo, kept on disk and brought up to date by difference.
+"""The index of a folder of photos: one feature per photo, kept on disk; an update encodes only what has changed.
 
 An index is a folder of two files:
 
 - ``photos.sqlite``: the row of every photo, by its path, with the size and modification time that the file had; and
-  what made the rows (checkpoint, sizes, precision);
+  what the features depend on (checkpoint, sizes, precision);
 - ``vectors-N.f32``: the rows, (R, D) little-endian float32 of length 1. New rows are only ever appended.
 
-Rows reach the disk before the transaction that gives them a name, so an index killed at any moment is incomplete but
-never wrong. Rows that no photo has any more are skipped, and dropped by writing the next N once they are many.
-Nothing that is read here can run code.
+Rows reach the disk before the transaction that names them, so an index killed at any moment is incomplete but never
+wrong. Rows without a photo are skipped; once there are many, the others are copied to the next N.
+Reading an index cannot run code.
 
 Shape letters: R rows of the file, N photos, B batch, D embedding.
 """
@@ -19,15 +19,17 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from sqlite3 import SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR, SQLITE_PERM, SQLITE_READONLY
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.files import locked
+from utils.log import hide_bar
 
 log = logging.getLogger("descry")
 
@@ -40,48 +42,50 @@ CREATE TABLE IF NOT EXISTS photos (
     name BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, row INTEGER NOT NULL UNIQUE
 ) WITHOUT ROWID;
 """
-_NOT_ITS_CONTENT = (
-    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
-    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM),
-)
-"""what SQLite calls errors of the disk or of other processes"""
+_NOT_DAMAGE = (SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR, SQLITE_PERM, SQLITE_READONLY)
+"""errors of the disk or of other processes, which say nothing about the index"""
 _COMMIT_ROWS, _COMMIT_SECONDS = 2048, 5.0
 _ROWS_AT_ONCE = 1 << 16
 _DEAD_SHARE = 0.1
-"""share of rows without a photo from which on the file is written anew"""
+"""share of rows without a photo above which the file is rewritten"""
 
 
 def index_folder(root: Path, gallery: Path, about: Mapping[str, Any]) -> Path:
-    """Where below ``root`` the index of a gallery is: another folder for other weights or settings."""
+    """Where below ``root`` the index of a gallery is; other weights or settings have another folder."""
     gallery = gallery.resolve()
     key = hashlib.sha256(json.dumps([os.fsdecode(gallery), dict(about)], sort_keys=True).encode()).hexdigest()
     return root / f"{gallery.name}-{key[:16]}"
 
 
-class Encoded(NamedTuple):
-    """Some photos of those that were asked for."""
+def row_slices(count: int) -> Iterator[slice]:
+    """Slices of as many rows as should be in memory at once."""
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE))
+
+
+class EncodedPhotos(NamedTuple):
+    """A batch of photos after encoding."""
 
     names: list[str]
     vectors_BD: np.ndarray
-    """float32 of length 1, a row for each name"""
+    """float32 of length 1, one row per name"""
     faults: dict[str, str]
-    """photos that cannot be read, with the reasons"""
+    """photos of the batch that cannot be read, with the reasons"""
 
 
-class Photos(NamedTuple):
-    """An index at one moment; later changes of its files do not touch it."""
+class IndexedPhotos(NamedTuple):
+    """What an index held when it was read; later updates do not change it."""
 
     names: list[str]
     """(N,) paths below the gallery"""
     vectors_ND: np.ndarray
-    """float32 of length 1; memory-mapped where every row of the file has a photo"""
+    """float32 of length 1; memory-mapped if every row of the file has a photo"""
     row_N: np.ndarray
-    """where each photo is in the file"""
+    """the row of each photo in the file, ascending"""
     generation: int
-    """which of the files"""
+    """the N of ``vectors-N.f32``"""
 
 
-class Change(NamedTuple):
+class IndexChanges(NamedTuple):
     """How an index differs from the folder."""
 
     todo: list[str]
@@ -94,11 +98,11 @@ class GalleryIndex:
     """The index in one folder, which need not exist before :meth:`update`."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any], dim: int) -> None:
-        """``about`` says what makes the features; an index of anything else is refused.
+        """Name an index; nothing is read or written yet.
 
         Args:
             folder: where the index is or will be.
-            about: anything that json can write.
+            about: what the features depend on, in values that json can write; any other index is refused.
             dim: width D of a feature.
         """
         self.folder, self.dim = folder, dim
@@ -106,59 +110,60 @@ class GalleryIndex:
         self._database = folder / "photos.sqlite"
 
     def update(
-        self, stamps: Mapping[str, Stamp], encode: Callable[[Sequence[str]], Iterator[Encoded]]
+        self, stamps: Mapping[str, Stamp], encode: Callable[[Sequence[str]], Iterable[EncodedPhotos]]
     ) -> dict[str, str]:
-        """Encode the photos that are new or have changed and forget those that are gone; writes only if there are any.
+        """Encode photos that are new or have changed and forget those that are gone; without any, nothing is written.
 
-        Another process that updates the same index is waited for. Work done is kept at least every few seconds.
+        Waits for another process that updates the same index. Work is saved every few seconds.
 
         Args:
-            stamps: of every photo that there is now.
-            encode: names to features, in any batches.
+            stamps: of every photo in the folder.
+            encode: names to features, in batches of any size.
 
         Returns:
-            the photos that cannot be read, with the reasons; they are tried again next time.
+            the photos that cannot be read, with the reasons; the next update tries them again.
 
         Raises:
             ValueError: the index is damaged or cannot be written.
         """
-        if not any(self.changes(stamps)):
+        todo, outdated = self.changes(stamps)
+        log.info("index %s: %d photos to encode, %d changed or gone", self.folder, len(todo), len(outdated))
+        if not todo and not outdated:
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
-                change = self.changes(stamps)
-                self._forget(change.outdated)
-                faults = self._add(change.todo, stamps, encode)
+                todo, outdated = self.changes(stamps)  # again: another process may have done the work meanwhile
+                with self._open(write=True) as db:
+                    db.executemany("DELETE FROM photos WHERE name = ?", [(os.fsencode(name),) for name in outdated])
+                faults = self._add(encode(todo), len(todo), stamps) if todo else {}
                 self._compact()
                 return faults
         except KeyboardInterrupt:
-            log.info("interrupted: what is done is kept, the same command continues")
+            log.info("interrupted: finished photos are kept; run the same command again to resume")
             raise
         except OSError as error:
             raise ValueError(
-                f"--index_dir: {self.folder} cannot be written ({error.strerror or error}); choose another folder"
+                f"--index_dir: cannot write {self.folder} ({error.strerror or error}); choose another folder"
             ) from None
 
-    def changes(self, stamps: Mapping[str, Stamp]) -> Change:
+    def changes(self, stamps: Mapping[str, Stamp]) -> IndexChanges:
         """What :meth:`update` would do."""
         with self._open() as db:
-            rows = db.execute("SELECT name, size, mtime FROM photos") if db else ()
+            rows = db.execute("SELECT name, size, mtime FROM photos")
             known = {os.fsdecode(name): (size, mtime) for name, size, mtime in rows}
-        return Change(
+        return IndexChanges(
             [name for name, stamp in stamps.items() if known.get(name) != stamp],
             [name for name, stamp in known.items() if stamps.get(name) != stamp],
         )
 
-    def read(self) -> Photos:
+    def read(self) -> IndexedPhotos:
         """All photos of the index.
 
         Raises:
             ValueError: the index is damaged.
         """
         with self._open() as db:
-            if db is None:
-                return Photos([], np.empty((0, self.dim), np.float32), np.empty(0, np.int64), 0)
             found = db.execute("SELECT name, row FROM photos ORDER BY row").fetchall()
             generation = self._generation(db)
             path = self._vectors(generation)
@@ -170,13 +175,13 @@ class GalleryIndex:
         except (TypeError, ValueError, OverflowError) as error:
             raise self._damaged(error) from None
         if len(row_N) and not 0 <= row_N[0] <= row_N[-1] < rows:
-            raise self._damaged(f"{path.name} is cut short")
+            raise self._damaged(f"{path.name} is truncated")
         vectors_ND = mapped_RD if len(row_N) == rows else np.asarray(mapped_RD[row_N])
-        for start in range(0, len(row_N), _ROWS_AT_ONCE):
-            part_BD = vectors_ND[start : start + _ROWS_AT_ONCE]
-            if not np.abs(np.einsum("bd,bd->b", part_BD, part_BD) - 1).max() < 1e-2:
-                raise self._damaged(f"{path.name} holds features that are not of length 1")
-        return Photos(names, vectors_ND, row_N, generation)
+        for rows_B in row_slices(len(row_N)):
+            squared_B = np.einsum("bd,bd->b", vectors_ND[rows_B], vectors_ND[rows_B])
+            if not np.abs(squared_B - 1).max() < 1e-2:  # so that NaN fails, too
+                raise self._damaged(f"{path.name} contains features that are not of length 1")
+        return IndexedPhotos(names, vectors_ND, row_N, generation)
 
     def _vectors(self, generation: int) -> Path:
         return self.folder / f"vectors-{generation}.f32"
@@ -185,25 +190,23 @@ class GalleryIndex:
         return path.stat().st_size // (4 * self.dim) if path.exists() else 0
 
     def _damaged(self, reason: object) -> ValueError:
-        return ValueError(f"{self.folder}: the index is damaged ({reason}); delete this folder, and search again")
+        return ValueError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
 
     @contextmanager
-    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """A transaction, or None to read from where no index is."""
-        if not write and not self._database.exists():
-            yield None
-            return
-        # Not "ro" for reading: what a killed process left half done must be rolled back first. SQLite opens files that
-        # may not be written for reading.
-        mode = "rwc" if write else "rw"
+    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction; for reading, an index that does not exist is an empty one in memory."""
+        create = write or not self._database.exists()
+        # Not "ro" for reading, because what a killed process left half done must be rolled back first. If the file is
+        # not writable, "rw" opens it read-only.
+        mode = "rwc" if write else "memory" if create else "rw"
         try:
             with closing(sqlite3.connect(f"{self._database.absolute().as_uri()}?mode={mode}", uri=True)) as db:
                 db.execute("PRAGMA trusted_schema = OFF")
-                if write:
+                if create:
                     db.executescript(_SCHEMA)
                 with db:
                     db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                    if write:
+                    if create:
                         first = "INSERT OR IGNORE INTO about VALUES ('made by', ?), ('generation', '0')"
                         db.execute(first, [self._about])
                     (about,) = db.execute("SELECT value FROM about WHERE key = 'made by'").fetchone() or ("nothing",)
@@ -211,34 +214,26 @@ class GalleryIndex:
                         raise self._damaged(f"made by {about}, expected {self._about}")
                     yield db
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ITS_CONTENT:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_DAMAGE:
                 raise OSError(f"{self._database}: {error}") from None
             raise self._damaged(error) from None
 
     def _generation(self, db: sqlite3.Connection) -> int:
         found = db.execute("SELECT value FROM about WHERE key = 'generation'").fetchone()
         if not found or not str(found[0]).isdecimal():
-            raise self._damaged("it names no file of vectors")
+            raise self._damaged("it does not name its file of vectors")
         return int(found[0])
 
-    def _forget(self, names: Sequence[str]) -> None:
-        with self._open(write=True) as db:
-            db.executemany("DELETE FROM photos WHERE name = ?", [(os.fsencode(name),) for name in names])
-
-    def _add(
-        self,
-        names: Sequence[str],
-        stamps: Mapping[str, Stamp],
-        encode: Callable[[Sequence[str]], Iterator[Encoded]],
-    ) -> dict[str, str]:
-        if not names:
-            return {}
+    def _add(self, batches: Iterable[EncodedPhotos], total: int, stamps: Mapping[str, Stamp]) -> dict[str, str]:
         faults: dict[str, str] = {}
         waiting: list[str] = []
         with self._open(write=True) as db:
             path = self._vectors(self._generation(db))
         next_row = self._rows(path)
-        with path.open("ab") as vectors, tqdm(desc="indexing", total=len(names), unit=" photos", disable=None) as bar:
+        with (
+            path.open("ab") as vectors,
+            tqdm(desc="indexing", total=total, unit=" photos", disable=hide_bar()) as bar,
+        ):
             vectors.truncate(next_row * 4 * self.dim)
 
             def commit() -> None:
@@ -253,9 +248,9 @@ class GalleryIndex:
 
             last = time.monotonic()
             try:
-                for batch in encode(names):
+                for batch in batches:
                     if not np.isfinite(batch.vectors_BD).all():
-                        raise ValueError("the checkpoint gives features that are not finite; its training diverged")
+                        raise ValueError("the checkpoint gives features that are not finite; its training has diverged")
                     vectors.write(batch.vectors_BD.astype("<f4").tobytes())
                     waiting += batch.names
                     faults.update(batch.faults)
@@ -268,7 +263,7 @@ class GalleryIndex:
         return faults
 
     def _compact(self) -> None:
-        """Write the rows that have a photo to the next file, where too many have none."""
+        """Copy the rows that have a photo to the next file, if too many have none."""
         photos = self.read()
         old = self._vectors(photos.generation)
         rows = self._rows(old)
@@ -276,12 +271,12 @@ class GalleryIndex:
             return
         new = self._vectors(photos.generation + 1)
         with new.open("wb") as file:
-            for start in range(0, len(photos.names), _ROWS_AT_ONCE):
-                file.write(photos.vectors_ND[start : start + _ROWS_AT_ONCE].tobytes())
+            for rows_B in row_slices(len(photos.names)):
+                file.write(photos.vectors_ND[rows_B].tobytes())
             file.flush()
             os.fsync(file.fileno())
         with self._open(write=True) as db:
-            # In ascending order, because then no two photos have the same row on the way.
+            # In ascending order, so that no two photos share a row on the way.
             db.executemany("UPDATE photos SET row = ? WHERE row = ?", enumerate(photos.row_N.tolist()))
             db.execute("UPDATE about SET value = ? WHERE key = 'generation'", [str(photos.generation + 1)])
         old.unlink()

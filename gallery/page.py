@@ -1,12 +1,13 @@
-"""The search page: one person, in a browser on this machine (or through an ssh tunnel).
+"""The search page, for one person with a browser on this machine (or behind an ssh tunnel).
 
-What is asked for is a position in the index, never a path; a photo is decoded and encoded anew, so that no byte of a
-file that only calls itself an image reaches the browser. Nothing comes from another server.
+Photos are requested by their position in the index, never by path, and are decoded and written as a new JPEG, so that
+no byte of a file that only claims to be an image reaches the browser. Nothing is loaded from other servers.
 """
 
 import base64
 import io
 import logging
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from gallery.results import Decode
-from gallery.searcher import Searcher, shown
+from datasets.images.decode import ImageError, decode
+from gallery.photos import printable
+from gallery.searcher import Searcher
 from utils.log import NEXT
 from utils.options import opt
 
@@ -55,7 +57,7 @@ class PageOptions:
 
 
 def require_packages() -> None:
-    """Find out before the work that there is something to serve with.
+    """Check that the packages behind ``--serve`` are installed, before any work is done.
 
     Raises:
         ValueError: names the command that installs it.
@@ -68,7 +70,7 @@ def require_packages() -> None:
 
 
 def serve(app: "Flask", port: int) -> None:
-    """Answer until Ctrl-C.
+    """Serve until Ctrl-C.
 
     Raises:
         ValueError: the port is taken.
@@ -79,57 +81,63 @@ def serve(app: "Flask", port: int) -> None:
         server = waitress.create_server(app, host=HOST, port=port, max_request_body_size=_UPLOAD_BYTES, threads=8)
     except OSError as error:
         raise ValueError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
-    log.info("search page: http://%s:%s/ (Ctrl-C ends it)", HOST, server.effective_port, extra=NEXT)
+    log.info("search page: http://%s:%s/ (Ctrl-C to stop)", HOST, server.effective_port, extra=NEXT)
     server.run()
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered, in words for the person who made it."""
+    """A request that cannot be answered; the message is shown on the page."""
 
 
-def create_app(searcher: Searcher, decode: Decode, k: int) -> "Flask":
-    """The page as a WSGI application.
-
-    Args:
-        searcher: finds photos.
-        decode: an image file to an upright RGB image; a ValueError if it cannot be read.
-        k: photos to show, unless the page says otherwise.
-    """
+def _guarded_app() -> "Flask":
+    """An application without routes that refuses foreign hosts and large uploads, and forbids foreign content."""
     import flask
 
     app = flask.Flask(__name__)
-    app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # or a foreign name that resolves to this machine
-    app.url_map.merge_slashes = False
+    app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # not a foreign name that resolves to this machine
     app.config["MAX_CONTENT_LENGTH"] = _UPLOAD_BYTES
-    app.jinja_env.filters["shown"] = shown
-
-    @lru_cache(maxsize=2000)
-    def thumb(position: int) -> bytes:
-        return _jpeg(decode(searcher.path(position)), _THUMB)
+    app.url_map.merge_slashes = False
 
     @app.after_request
     def guard(response: "Response") -> "Response":
         response.headers.update(_HEADERS)
         return response
 
+    return app
+
+
+def create_app(searcher: Searcher, k: int) -> "Flask":
+    """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
+    import flask
+
+    app = _guarded_app()
+    app.jinja_env.filters["printable"] = printable
+
+    def render(status: int = 200, **view: object) -> tuple[str, int]:
+        return flask.render_template("search.html", **{"query": "", "k": k, "total": len(searcher), **view}), status
+
     @app.route("/", methods=["GET", "POST"])
     def search() -> tuple[str, int]:
-        asked = flask.request.values
-        view = {"query": asked.get("q", ""), "k": asked.get("k") or k, "total": len(searcher)}
+        request = flask.request
+        view = {"query": request.values.get("q", ""), "k": request.values.get("k") or str(k)}
         start = time.perf_counter()
         try:
-            view |= _answer(searcher, flask.request, _number(view["k"], "number of photos", 1, MOST), decode)
+            view |= _answer(searcher, request, _number(view["k"], "number of photos", 1, MOST))
         except RequestError as error:
-            return flask.render_template("search.html", **view, error=str(error)), 400
-        return flask.render_template("search.html", **view, seconds=time.perf_counter() - start), 200
+            return render(400, **view, error=str(error))
+        return render(**view, seconds=time.perf_counter() - start)
+
+    @lru_cache(maxsize=2000)
+    def thumbnail(position: int) -> bytes:
+        return _jpeg(decode(searcher.path(position)), _THUMB)
 
     @app.get("/thumb/<int:position>")
-    def small(position: int) -> "Response":
-        return flask.Response(thumb(position), mimetype="image/jpeg")
+    def thumb(position: int) -> "Response":
+        return flask.Response(thumbnail(position), mimetype="image/jpeg")
 
     @app.get("/photo/<int:position>")
-    def large(position: int) -> "Response":
-        return flask.Response(_jpeg(decode(searcher.path(position)), None), mimetype="image/jpeg")
+    def photo(position: int) -> "Response":
+        return flask.Response(_jpeg(decode(searcher.path(position))), mimetype="image/jpeg")
 
     @app.errorhandler(IndexError)
     @app.errorhandler(ValueError)
@@ -139,16 +147,15 @@ def create_app(searcher: Searcher, decode: Decode, k: int) -> "Flask":
 
     @app.errorhandler(413)
     def too_large(error: Exception) -> tuple[str, int]:
-        view = {"query": "", "k": k, "total": len(searcher), "error": "This image is larger than 32 MB"}
-        return flask.render_template("search.html", **view), 413
+        return render(413, error="This image is larger than 32 MB")
 
     return app
 
 
-def _answer(searcher: Searcher, request: "Request", k: int, decode: Decode) -> dict[str, object]:
+def _answer(searcher: Searcher, request: "Request", k: int) -> dict[str, object]:
     """What the template needs to show the answer to a request."""
     if request.method == "POST":
-        return _by_upload(searcher, request, k, decode)
+        return _by_upload(searcher, request, k)
     if "like" in request.args:
         position = _number(request.args["like"], "number of the photo", 0, len(searcher) - 1)
         return {"hits": searcher.by_photo(position, k), "like": position, "preview": f"/thumb/{position}"}
@@ -156,11 +163,11 @@ def _answer(searcher: Searcher, request: "Request", k: int, decode: Decode) -> d
         return {}
     text = request.args["q"].strip()
     if not text:
-        raise RequestError("Say what the person looks like, for instance: a woman in a red coat with a white handbag")
-    return {"hits": searcher.by_texts([text], k)[0], "notice": searcher.features.cut(text)}
+        raise RequestError("Describe the person first, for example: a woman in a red coat with a white handbag")
+    return {"hits": searcher.by_texts([text], k)[0], "notice": searcher.encoder.truncation(text)}
 
 
-def _by_upload(searcher: Searcher, request: "Request", k: int, decode: Decode) -> dict[str, object]:
+def _by_upload(searcher: Searcher, request: "Request", k: int) -> dict[str, object]:
     upload = request.files.get("image")
     if upload is None or not upload.filename:
         raise RequestError("Choose an image first")
@@ -170,23 +177,19 @@ def _by_upload(searcher: Searcher, request: "Request", k: int, decode: Decode) -
         try:
             hits = searcher.by_image(Path(file.name), k)
             preview = base64.b64encode(_jpeg(decode(Path(file.name)), _THUMB)).decode()
-        except ValueError as error:
+        except ImageError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
             raise RequestError(f"{upload.filename} cannot be read: {reason}") from None
     return {"hits": hits, "upload": upload.filename, "preview": f"data:image/jpeg;base64,{preview}"}
 
 
-def _number(text: str | int, name: str, low: int, high: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:
+def _number(text: str, name: str, low: int, high: int) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise RequestError(f"The {name} must be a whole number from {low} to {high}")
-    return value
+    return int(text)
 
 
-def _jpeg(image: Image.Image, fit: tuple[int, int] | None) -> bytes:
+def _jpeg(image: Image.Image, fit: tuple[int, int] | None = None) -> bytes:
     if fit:
         image.thumbnail(fit, Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -1,10 +1,11 @@
-"""Photos in a folder: which there are, and their pixels in batches, for searching.
+"""Photos in a folder: their names, and their pixels in batches.
 
 Shape letters: B batch, H height, W width.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,33 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from datasets.images.decode import ImageError, load_resized
-from datasets.parallel import as_is, leave_signals_to_the_loop
+from datasets.parallel import chunked, leave_signals_to_the_loop
+from utils.log import hide_bar
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-)
-"""of the formats that :mod:`datasets.images` reads"""
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+"""of the formats that :mod:`datasets.images.decode` reads"""
 _PER_WORKER = 64
-"""photos below which one more process costs more than it saves"""
+"""photos for each process; starting one for fewer costs more than it saves"""
 
 
-class Found(NamedTuple):
-    """What a folder holds."""
+class FolderContents(NamedTuple):
+    """The photos below a folder, and how much else there is."""
 
     stamps: dict[str, tuple[int, int]]
     """path below the folder, with slashes, to size in bytes and modification time in ns; in the order of the paths"""
     links: int
-    """symbolic links, which are not followed: they may lead anywhere"""
+    """symbolic links, which are not followed: they may lead out of the folder"""
     others: int
-    """hidden files and files that no suffix marks as a photo"""
+    """hidden files, and files without the suffix of a photo"""
 
 
-def find_photos(folder: Path) -> Found:
+def find_photos(folder: Path) -> FolderContents:
     """All photos below a folder.
 
     Raises:
@@ -49,7 +47,7 @@ def find_photos(folder: Path) -> Found:
     stamps: dict[str, tuple[int, int]] = {}
     links = others = 0
     root = os.path.join(folder, "")  # noqa: PTH118
-    with tqdm(desc="looking for photos", unit=" photos", leave=False, delay=1, disable=None) as bar:
+    with tqdm(desc="finding photos", unit=" photos", leave=False, delay=1, disable=hide_bar()) as bar:
         for entry in _files(root):
             if entry.is_symlink():
                 links += 1
@@ -59,11 +57,11 @@ def find_photos(folder: Path) -> Found:
                 bar.update()
             else:
                 others += 1
-    return Found(dict(sorted(stamps.items())), links, others)
+    return FolderContents(dict(sorted(stamps.items())), links, others)
 
 
 def _files(folder: str) -> Iterator[os.DirEntry]:
-    """Everything below a folder that is not a folder; hidden folders are left out."""
+    """Everything below a folder except folders; hidden folders are not entered."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -85,16 +83,16 @@ class PhotoBatch(NamedTuple):
     """photos of this batch that cannot be decoded, with the reasons; they have no row"""
 
 
-class _Photos(TorchDataset):
-    def __init__(self, folder: Path, names: Sequence[str], size: tuple[int, int]) -> None:
-        self.folder, self.names, self.size = folder, names, size
+@dataclass(frozen=True)
+class _BatchDecoder:
+    """What a worker does with the names of a batch."""
 
-    def __len__(self) -> int:
-        return len(self.names)
+    folder: Path
+    size: tuple[int, int]
 
-    def __getitems__(self, positions: list[int]) -> PhotoBatch:
+    def __call__(self, names: Sequence[str]) -> PhotoBatch:
         good, pixels, faults = [], [np.empty((0, 3, *self.size), np.uint8)], {}
-        for name in (self.names[position] for position in positions):
+        for name in names:
             try:
                 pixels.append(load_resized(self.folder / name, self.size)[None])
                 good.append(name)
@@ -105,14 +103,18 @@ class _Photos(TorchDataset):
 
 def photo_batches(
     names: Sequence[str], folder: Path, size: tuple[int, int], batch_size: int, workers: int
-) -> Iterator[PhotoBatch]:
+) -> Iterable[PhotoBatch]:
     """The photos of these names below ``folder`` at ``size`` = (H, W), in order, from up to ``workers`` processes."""
-    return iter(
-        DataLoader(
-            _Photos(folder, names, size),
-            batch_size=batch_size,
-            num_workers=min(workers, len(names) // _PER_WORKER),
-            collate_fn=as_is,
-            worker_init_fn=leave_signals_to_the_loop,
-        )
+    return DataLoader(
+        chunked(names, batch_size),
+        batch_size=None,  # each item is a batch already
+        collate_fn=_BatchDecoder(folder, size),
+        num_workers=min(workers, len(names) // _PER_WORKER),
+        worker_init_fn=leave_signals_to_the_loop,
     )
+
+
+def printable(name: str) -> str:
+    """A path as it can be printed: bytes that are not UTF-8 and control characters are replaced."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

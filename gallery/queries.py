@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gallery.photos import printable
 from gallery.results import Answer
-from gallery.searcher import Searcher, shown
+from gallery.searcher import Searcher
 from utils.options import opt
 
 log = logging.getLogger("descry")
@@ -17,18 +18,18 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """Flags of what is looked for."""
+    """Flags that say what to search for."""
 
     query: str | None = opt(None, "description of a person")
-    queries: Path | None = opt(None, "text file with a description in each line")
-    query_image: Path | None = opt(None, "image file: find photos that look like it")
-    k: int = opt(20, "photos to show for a query")
+    queries: Path | None = opt(None, "text file with one description per line")
+    query_image: Path | None = opt(None, "image file: find similar photos")
+    k: int = opt(20, "photos to show per query")
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST:
             raise ValueError(f"-k {self.k}: expected 1 to {MOST}")
         if self.query is not None and not self.query.strip():
-            raise ValueError('--query: is empty; describe a person, as in --query "a man in a black jacket"')
+            raise ValueError('--query: empty; describe a person, as in --query "a man in a black jacket"')
         if self.query_image is not None and not self.query_image.is_file():
             raise ValueError(f"--query_image {self.query_image}: no such file")
 
@@ -46,33 +47,33 @@ class QueryOptions:
         except OSError as error:
             raise ValueError(f"--queries {self.queries}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"--queries {self.queries}: is not UTF-8 text ({error})") from None
-        found = [line.strip() for line in lines if line.strip()]
-        if not found:
-            raise ValueError(f"--queries {self.queries}: has no line with a description")
-        return texts + found
+            raise ValueError(f"--queries {self.queries}: not UTF-8 text ({error})") from None
+        descriptions = [line.strip() for line in lines if line.strip()]
+        if not descriptions:
+            raise ValueError(f"--queries {self.queries}: no line holds a description")
+        return texts + descriptions
 
 
 def answer(searcher: Searcher, texts: Sequence[str], image: Path | None, k: int) -> list[Answer]:
-    """Look for every description, then for the image if there is one, and log what was found.
+    """Search for every description, then for the image if there is one, and log the hits.
 
     Raises:
-        ValueError: the image cannot be decoded.
+        ImageError: the image cannot be decoded.
     """
     for text in texts:
-        if (cut := searcher.features.cut(text)) is not None:
-            log.warning("%s: %s", text, cut)
+        if truncation := searcher.encoder.truncation(text):
+            log.warning("%s: %s", text, truncation)
     start = time.perf_counter()
-    found = [Answer(text, None, hits) for text, hits in zip(texts, searcher.by_texts(texts, k), strict=True)]
+    answers = [Answer(text, None, hits) for text, hits in zip(texts, searcher.by_texts(texts, k), strict=True)]
     if image is not None:
-        found.append(Answer(str(image), image, searcher.by_image(image, k)))
+        answers.append(Answer(str(image), image, searcher.by_image(image, k)))
     seconds = time.perf_counter() - start
-    for one in found:
+    for one in answers:
         lines = (
-            f"{rank:>4}  {hit.score:.4f}  {shown(str(searcher.gallery / hit.name))}"
+            f"{rank:>4}  {hit.score:.4f}  {printable(str(searcher.gallery / hit.name))}"
             for rank, hit in enumerate(one.hits, start=1)
         )
         log.info("\n%s\n%s", one.text, "\n".join(lines))
-    if found:
-        log.info("\n%.3f s for each query in %s photos", seconds / len(found), f"{len(searcher):,}")
-    return found
+    if answers:
+        log.info("\n%.3f s per query in %s photos", seconds / len(answers), f"{len(searcher):,}")
+    return answers

@@ -1,9 +1,9 @@
-"""What a search leaves behind: a contact sheet per query, a file with all hits, and the vectors for another program."""
+"""The files of a search: a contact sheet per query, one file with all hits, and vectors for other programs."""
 
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.contact_sheet import Row, Tile, draw_sheet
-from gallery.index import Photos
-from gallery.searcher import Hit, shown
-
-Decode = Callable[[Path], Image.Image]
-"""an image file to an upright RGB image; a ValueError if it cannot be read"""
+from gallery.index import IndexedPhotos
+from gallery.photos import printable
+from gallery.searcher import PhotoHit
 
 
 class Answer(NamedTuple):
@@ -25,18 +23,17 @@ class Answer(NamedTuple):
     """the sentence, or the path of the image"""
     image: Path | None
     """the image, where the query is one"""
-    hits: list[Hit]
+    hits: list[PhotoHit]
 
 
-def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total: int, decode: Decode) -> list[Path]:
+def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total: int) -> list[Path]:
     """Write ``results.jsonl``, a line per hit, and a contact sheet per query.
 
     Args:
-        folder: made if it is not there.
-        gallery: where the hits are.
+        folder: created if it does not exist.
+        gallery: the folder of the photos.
         answers: what to write.
         total: number of photos searched.
-        decode: reads photos.
 
     Returns:
         the contact sheets.
@@ -54,33 +51,32 @@ def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total:
                     line = {**query, "rank": rank, "score": round(hit.score, 6), "path": str(gallery / hit.name)}
                     file.write(json.dumps(line) + "\n")
         for number, answer in enumerate(answers, start=1):
-            words = re.sub(r"[^\w]+", "_", Path(answer.text).stem if answer.image else answer.text).strip("_")
-            sheets.append(folder / f"{number:03d}_{shown(words)[:40]}.jpg")
-            _sheet(answer, gallery, total, decode).save(sheets[-1], quality=90)
+            words = re.sub(r"[^\w]+", "_", answer.image.stem if answer.image else answer.text).strip("_")
+            sheets.append(folder / f"{number:03d}_{printable(words)[:40]}.jpg")
+            _sheet(answer, gallery, total).save(sheets[-1], quality=90)
     except OSError as error:
         raise ValueError(f"--output {folder}: cannot be written ({error.strerror or error})") from None
     return sheets
 
 
-def _sheet(answer: Answer, gallery: Path, total: int, decode: Decode) -> Image.Image:
+def _sheet(answer: Answer, gallery: Path, total: int) -> Image.Image:
     """The query, and its photos in order with rank, score and path."""
     tiles = [Tile(answer.image, "query")] if answer.image else []
     for rank, hit in enumerate(answer.hits, start=1):
-        tiles.append(Tile(gallery / hit.name, f"{rank}  ·  {hit.score:.3f}\n{shown(hit.name)}"))
-    note = f"first {len(answer.hits)} of {total:,} photos in {shown(str(gallery))}"
+        tiles.append(Tile(gallery / hit.name, f"{rank}  ·  {hit.score:.3f}\n{printable(hit.name)}"))
+    note = f"best {len(answer.hits)} of {total:,} photos in {printable(str(gallery))}"
     return draw_sheet(
-        [Row(shown(answer.text), tiles, note)],
+        [Row(printable(answer.text), tiles, note)],
         (200, 300),
         columns=min(10, max(5, math.ceil(math.sqrt(len(tiles))))),
         caption_width=0,
         font_size=24,
         crop=False,
-        decode=decode,
     )
 
 
-def export(folder: Path, photos: Photos, about: dict[str, Any]) -> None:
-    """Write the vectors for another program: ``vectors.npy``, ``photos.jsonl`` (a line per row), ``about.json``.
+def export(folder: Path, photos: IndexedPhotos, about: dict[str, Any]) -> None:
+    """Write the vectors for other programs: ``vectors.npy``, ``photos.jsonl`` (a line per row), ``about.json``.
 
     Raises:
         ValueError: the folder cannot be written.

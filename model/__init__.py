@@ -1,1 +1,1 @@
-"""TODO"""
+"""The retriever: backbones, adapters, losses, and checkpoints of ours and of published programs."""

@@ -6,15 +6,19 @@ a head that works on them does so for this process's share, and takes the mean o
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.backbones.spec import Encoded
 from utils.distributed import all_sum, gather_rows, rank, world_size
 
+if TYPE_CHECKING:
+    from model.retriever import Retriever
 
-class Views:
+
+class BatchViews:
     """Lazy encodings of one batch.
 
     Two field names that hold the same tensor (published IRRA masks captions in place, so its clean and masked captions
@@ -22,26 +26,22 @@ class Views:
     """
 
     def __init__(
-        self,
-        batch: Mapping[str, Tensor],
-        encode_image: Callable[[Tensor], Encoded],
-        encode_text: Callable[[Tensor], Encoded],
-        parts: Mapping[str, nn.Module],
-        precision: Callable[[], AbstractContextManager],
-        epoch: int,
+        self, batch: Mapping[str, Tensor], model: "Retriever", epoch: int = 1, epoch_share: float = 0.0
     ) -> None:
-        self._batch = batch
-        self._encode_image = encode_image
-        self._encode_text = encode_text
+        """
+        Args:
+            batch: this process's share, by field. A text field F stands beside ``F_lengths``, its captions' lengths.
+            model: encodes it.
+            epoch: 1 in the first epoch.
+            epoch_share: share of the epoch's steps that are done.
+        """
+        self._batch, self._model = batch, model
         self._encoded: dict[tuple[str, int], Encoded] = {}
         self._gathered: dict[str, Tensor] = {}
-        self._bounds = self._batch["share_bounds"].tolist() if world_size() > 1 else []
-        self.parts = parts
+        self._bounds = batch["share_bounds"].tolist() if world_size() > 1 else []
+        self.parts = model.parts
         """modules that several heads share, by name"""
-        self.precision = precision
-        """context in which network layers run (losses run in float32 outside it)"""
-        self.epoch = epoch
-        """1 in the first epoch"""
+        self.epoch, self.epoch_share = epoch, epoch_share
 
     def __getitem__(self, field: str) -> Tensor:
         """A batch field as the data loader made it, of the whole batch (a text field must be ``padded``)."""
@@ -54,20 +54,26 @@ class Views:
         """(B,) identities."""
         return self["pids"]
 
+    def precision(self) -> AbstractContextManager:
+        """Context in which network layers run; losses run in float32 outside it."""
+        return self._model.precision()
+
     def image(self, field: str = "images") -> Encoded:
         """Pooled features and routing of an image field of the whole batch, and tokens of this process's share."""
-        return self._once("image", self._encode_image, self._batch[field])
+        values = self._batch[field]
+        return self._once(("image", id(values)), lambda: self._model.encode_image(values))
 
     def text(self, field: str = "caption_ids") -> Encoded:
         """Pooled features and routing of a caption field of the whole batch, and tokens of this process's share."""
-        return self._once("text", self._encode_text, self._batch[field])
+        ids, lengths = self._batch[field], self._batch[f"{field}_lengths"]
+        return self._once(("text", id(ids)), lambda: self._model.encode_text(ids, lengths))
 
     def share(self, field: str) -> Tensor:
         """A batch field of this process's share."""
         return self._batch[field]
 
     @property
-    def own(self) -> slice:
+    def rows(self) -> slice:
         """Which rows of the whole batch are this process's share."""
         return slice(self._bounds[rank()], self._bounds[rank() + 1]) if self._bounds else slice(None)
 
@@ -76,25 +82,26 @@ class Views:
         sizes = [stop - start for start, stop in zip(self._bounds, self._bounds[1:], strict=False)]
         return gather_rows(rows, sizes)
 
-    def mean(self, mean: Tensor, count: int) -> Tensor:
-        """The mean over the whole batch of what has a mean over ``count`` entries in this process's share."""
+    def mean(self, total: Tensor, count: int) -> Tensor:
+        """Means over the whole batch of what this process's share has sums of, over ``count`` entries; 0 without any.
+
+        Args:
+            total: sums, of any shape.
+            count: entries of this share that they are taken over.
+        """
         if world_size() == 1:
-            return mean
-        count_here = mean.new_full((), count)
-        sum_here = torch.where(count_here > 0, mean * count_here, 0)  # the mean of nothing is not a number
-        total, count_all = all_sum(torch.stack([sum_here, count_here]))
-        return total / count_all
+            return total / max(count, 1)
+        shares = all_sum(torch.cat([total.flatten(), total.new_tensor([count])]))
+        return shares[:-1].view_as(total) / shares[-1].clamp(min=1)
 
     @property
     def routing(self) -> list[Tensor]:
         """The routing of everything encoded so far."""
         return [encoded.routing for encoded in self._encoded.values()]
 
-    def _once(self, kind: str, encode: Callable[[Tensor], Encoded], values: Tensor) -> Encoded:
-        key = (kind, id(values))
+    def _once(self, key: tuple[str, int], encode: Callable[[], Encoded]) -> Encoded:
         if key not in self._encoded:
-            with self.precision():
-                encoded = encode(values)
+            encoded = encode()
             pooled, routing = self.gather(encoded.pooled.float()), all_sum(encoded.routing)
             self._encoded[key] = Encoded(encoded.tokens, pooled, routing)
         return self._encoded[key]

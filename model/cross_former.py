@@ -1,11 +1,13 @@
 """The cross former: one cross-attention and a few CLIP blocks, shared by the mlm and itm losses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from model.backbones.towers import Attention, Block, Transformer, heads_of
+from utils import UserError
 from utils.options import opt
 
 
@@ -17,7 +19,7 @@ class CrossOptions:
 
     def __post_init__(self) -> None:
         if self.cmt_depth < 1:
-            raise ValueError(f"--cmt_depth {self.cmt_depth}: expected at least 1 block")
+            raise UserError(f"--cmt_depth {self.cmt_depth}: expected at least 1 block")
 
 
 class CrossFormer(nn.Module):
@@ -43,6 +45,10 @@ class CrossFormer(nn.Module):
         nn.init.normal_(self.attn.out_proj.weight, std=width**-0.5)
         self.transformer.init(options.cmt_depth)
 
+    def blocks(self) -> Iterator[nn.Module]:
+        """Its transformer's."""
+        yield from self.transformer.resblocks
+
     def forward(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """(B, L, D) query tokens over (B, M, D) tokens of the other modality to (B, L, D)."""
         return self.ln_out(self.transformer(self._enter(query_BLD, other_BMD)))
@@ -50,9 +56,13 @@ class CrossFormer(nn.Module):
     def first(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """Position 0 of what ``forward`` gives, (B, D), without the work that the last block does for the others."""
         x_BLD, last = self._before_last(query_BLD, other_BMD)
-        normed_BLD = last.ln_1(x_BLD)
-        first_B1D = x_BLD[:, :1] + last.attn.cross(normed_BLD[:, :1], normed_BLD)
-        return self._leave(first_B1D[:, 0], last)
+
+        def finish(x_BLD: Tensor) -> Tensor:
+            normed_BLD = last.ln_1(x_BLD)
+            first_B1D = x_BLD[:, :1] + last.attn.cross(normed_BLD[:, :1], normed_BLD)
+            return self._leave(first_B1D[:, 0], last)
+
+        return last.saving(finish, x_BLD)
 
     def at(self, query_BLD: Tensor, other_BMD: Tensor, positions_K: Tensor) -> Tensor:
         """Some positions (K,), counted over B x L, of what ``forward`` gives, (K, D).
@@ -60,9 +70,13 @@ class CrossFormer(nn.Module):
         After its attention the last block works on these alone.
         """
         x_BLD, last = self._before_last(query_BLD, other_BMD)
-        mixed_BLD = last.attn.mix(last.attn.in_proj(last.ln_1(x_BLD)))
-        x_KD, mixed_KD = (tensor.flatten(0, 1)[positions_K] for tensor in (x_BLD, mixed_BLD))
-        return self._leave(x_KD + last.attn.out_proj(mixed_KD), last)
+
+        def finish(x_BLD: Tensor) -> Tensor:
+            mixed_BLD = last.attn.mix(last.attn.in_proj(last.ln_1(x_BLD)))
+            x_KD, mixed_KD = (tensor.flatten(0, 1)[positions_K] for tensor in (x_BLD, mixed_BLD))
+            return self._leave(x_KD + last.attn.out_proj(mixed_KD), last)
+
+        return last.saving(finish, x_BLD)
 
     def _enter(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         return self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))

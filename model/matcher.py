@@ -11,6 +11,7 @@ from model.checkpoints.archives import load_strict
 from model.cross_former import CrossFormer, CrossOptions
 from model.losses.base import Sizes
 from model.losses.itm import ITM, ITMOptions
+from utils import UserError
 
 _SOURCES = {"cross_former": "parts.cross_former", "itm": "heads.itm"}
 """our modules to where a training checkpoint has them"""
@@ -45,10 +46,10 @@ def restore_matcher(state: Mapping[str, Tensor], width: int, source: str) -> tup
         the matcher and the keys that it uses.
 
     Raises:
-        ValueError: the run has no matching head, or its weights do not fit.
+        UserError: the run has no matching head, or its weights do not fit.
     """
     if not any(key.startswith("heads.itm.") for key in state):
-        raise ValueError(
+        raise UserError(
             f"{source}: has no matching head to rerank with; only runs with itm among their --loss_names have one. "
             "Test it without --rerank"
         )

@@ -1,31 +1,29 @@
-"""How the towers are run: compiled, recomputed, in parts. None of it changes what is computed."""
+"""How the model is run: compiled, recomputed, in parts. None of it changes what is computed."""
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.backbones.clip import CLIP
 from model.backbones.spec import Encoded
+from utils import UserError
 from utils.options import opt
 
 log = logging.getLogger("descry")
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class MemoryOptions:
     """Flags that trade memory, time and start-up against each other."""
 
-    compile: bool = opt(
-        False, "compile the towers' blocks: the first steps take a minute or more, the others less time"
-    )
+    compile: bool = opt(False, "compile the model's blocks: the first steps take a minute or more, the others less")
     grad_checkpointing: bool = opt(
-        False, "keep only the input of each block of the towers and compute the block again in the backward pass"
+        False, "keep only the input of each block of the model and compute the block again in the backward pass"
     )
     accumulate: int = opt(
         1,
@@ -35,45 +33,44 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
-            raise ValueError(f"--accumulate {self.accumulate}: expected at least 1 part")
+            raise UserError(f"--accumulate {self.accumulate}: expected at least 1 part")
 
 
-def set_up_towers(clip: CLIP, options: EngineOptions) -> None:
-    """Compile and checkpoint the blocks of both towers as the flags ask.
+def set_up_blocks(blocks: Iterable[nn.Module], options: MemoryOptions) -> None:
+    """Compile and checkpoint blocks as the flags ask.
 
     Raises:
-        ValueError: ``--compile`` without a C++ compiler.
+        UserError: ``--compile`` without a C++ compiler.
     """
     if options.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        raise ValueError(
-            "--compile: needs a C++ compiler (g++ or clang++), and there is none; install one or leave it out"
+        raise UserError(
+            "--compile: needs a C++ compiler (g++ or clang++), and there is none; install one or leave the flag out"
         )
-    for tower in (clip.visual, clip.text):
-        for block in tower.transformer.resblocks:
-            block.keep_input_only = options.grad_checkpointing
-            if options.compile:
-                block.compile()
+    for block in blocks:
+        block.keep_input_only = options.grad_checkpointing
+        if options.compile:
+            block.compile()
     if options.compile:
         # Two towers, each with and without gradients, at full and last batches: more than the default allows for.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
         log.info("--compile: the first steps and the first evaluation are slow")
 
 
-def in_parts(encode: Callable[[Tensor], Encoded], values_B: Tensor, parts: int) -> Encoded:
-    """``encode(values)``, of which each part keeps nothing but its input and its result for the backward pass.
+def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> Encoded:
+    """``encode(*inputs)``, of which each part keeps nothing but its input and its result for the backward pass.
 
     The losses see the whole batch, and their gradient goes through the parts one by one (gradient caching, Gao et al.,
     RepL4NLP 2021, with activation checkpointing as the means).
 
     Args:
         encode: a tower, whose results do not depend on the other samples of a batch.
-        values_B: pixels or token ids.
         parts: number of parts; fewer where the batch is smaller.
+        inputs_B: pixels, or token ids and lengths.
     """
     if parts == 1 or not torch.is_grad_enabled():
-        return encode(values_B)
+        return encode(*inputs_B)
     again = partial(checkpoint, encode, use_reentrant=False)
-    done = [again(part_B) for part_B in values_B.chunk(parts)]
+    done = [again(*part) for part in zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)]
     return Encoded(
         torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].routing
     )

@@ -1,18 +1,21 @@
-"""TODO"""
+"""The dual encoder with its loss heads."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.adapters.parsing import Parsing
-from model.backbones.clip import CLIP
-from model.backbones.spec import Encoded
-from model.batch_views import Views
-from model.losses.base import LossHead, PairFeatures
+from model.backbones.spec import Backbone, Encoded
+from model.batch_views import BatchViews
+from model.losses.base import LossHead, TrainingPass
 from model.memory_saving import in_parts
+from utils import UserError
+from utils.device import Precision
+from utils.inputs import InputFormat
+
+FLOAT32 = Precision(torch.device("cpu"), torch.float32)
 
 
 class Step(NamedTuple):
@@ -21,96 +24,151 @@ class Step(NamedTuple):
     loss: Tensor
     """scalar to differentiate"""
     report: dict[str, Tensor]
-    """detached scalars for the log: each weighted loss as NAME_loss, and the heads' metrics"""
+    """detached scalars for the log: each weighted loss as NAME_loss, each metric of a head as NAME_METRIC"""
 
 
 class Retriever(nn.Module):
-    """A dual encoder with its loss heads."""
+    """A dual encoder with its loss heads; without heads, for testing and searching."""
 
     def __init__(
         self,
-        clip: CLIP,
-        parts: Mapping[str, nn.Module],
-        heads: Mapping[str, LossHead],
+        backbone: Backbone,
+        parts: Mapping[str, nn.Module] | None = None,
+        heads: Mapping[str, LossHead] | None = None,
         parsing: Parsing | None = None,
+        precision: Precision = FLOAT32,
     ) -> None:
+        """
+        Args:
+            backbone: the towers, with their adapters.
+            parts: modules that several heads share, by name.
+            heads: losses by name.
+            parsing: PHP's parsing.
+            precision: device and arithmetic of network layers.
+        """
         super().__init__()
-        self.clip = clip
+        self.add_module(backbone.name, backbone)  # its name is the root of its weights' names in checkpoints
+        self._backbone_name = backbone.name
         self.parsing = parsing
-        self.parts = nn.ModuleDict(parts)
-        self.heads = nn.ModuleDict(heads)
+        self.parts = nn.ModuleDict(parts or {})
+        self.heads = nn.ModuleDict(heads or {})
+        self.precision = precision
         self.accumulate = 1
         """parts in which training encodes a batch"""
+        self.to(precision.device)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The towers."""
+        return self.get_submodule(self._backbone_name)
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
-        """Normalised pixels to tokens and pooled features."""
-        encoded = in_parts(self.clip.encode_image, images_BCHW, self.accumulate)
-        return encoded if self.parsing is None else self.parsing(encoded, "image")
+        """Normalised pixels to tokens and pooled features, in the model's precision."""
+        with self.precision():
+            encoded = in_parts(self.backbone.encode_image, self.accumulate, images_BCHW)
+            return encoded if self.parsing is None else self.parsing(encoded, "image")
 
-    def encode_text(self, ids_BL: Tensor) -> Encoded:
-        """Token ids to tokens and pooled features."""
-        encoded = in_parts(self.clip.encode_text, ids_BL, self.accumulate)
-        return encoded if self.parsing is None else self.parsing(encoded, "text")
+    def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
+        """Token ids to tokens and pooled features, in the model's precision.
+
+        Args:
+            ids_BL: padded at the end.
+            lengths_B: tokens of each caption, start and end included.
+        """
+        with self.precision():
+            encoded = in_parts(self.backbone.encode_text, self.accumulate, ids_BL, lengths_B)
+            return encoded if self.parsing is None else self.parsing(encoded, "text")
+
+    def input_format(self, text_length: int) -> InputFormat:
+        """How images and captions must be prepared; prompts may leave less room for a caption than ``text_length``.
+
+        Raises:
+            UserError: the text tower takes fewer tokens.
+        """
+        spec = self.backbone.spec
+        if text_length > spec.context_length:
+            raise UserError(f"--text_length {text_length}: the text tower takes at most {spec.context_length} tokens")
+        prompts = self.backbone.prompts
+        room = spec.context_length - (0 if prompts is None else len(prompts.text()[0]))
+        return InputFormat(
+            tokenizer=self.backbone.tokenizer,
+            text_length=min(text_length, room),
+            reads_padding=self.reads_padding,
+            image_size=spec.image_size,
+            pixel_mean=spec.pixel_mean,
+            pixel_std=spec.pixel_std,
+        )
 
     @property
     def reads_padding(self) -> bool:
         """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
-        return self.parsing is not None and self.parsing.reads_padding
+        parsed = self.parsing is not None and self.parsing.reads_padding
+        return parsed or not self.backbone.spec.text_is_causal
 
     @property
     def attends_over_batch(self) -> bool:
         """Whether a feature depends on the other samples of its batch."""
         return self.parsing is not None and self.parsing.over_batch
 
-    def expert_use(self) -> dict[str, Tensor]:
-        """Tokens (blocks, experts) that each expert has seen, by modality; empty without experts."""
-        return {} if self.parsing is None else self.parsing.expert_use()
+    @property
+    def needed_fields(self) -> tuple[str, ...]:
+        """The batch fields that the heads read, each once."""
+        return tuple(dict.fromkeys(field for head in self.heads.values() for field in head.needs))
 
-    def forward(
-        self,
-        batch: Mapping[str, Tensor],
-        epoch: int = 1,
-        precision: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> tuple[Step, Views]:
+    @property
+    def padded_fields(self) -> tuple[str, ...]:
+        """The text fields whose padding some head looks at."""
+        return tuple(dict.fromkeys(field for head in self.heads.values() for field in head.padded))
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Everything that memory saving and compilation apply to."""
+        yield from self.backbone.blocks()
+        for part in self.parts.values():
+            yield from part.blocks()
+        if self.parsing is not None:
+            yield from self.parsing.blocks()
+
+    def forward(self, batch: Mapping[str, Tensor], epoch: int = 1, epoch_share: float = 0.0) -> tuple[Step, BatchViews]:
         """The objective of one batch.
 
         Args:
-            batch: the fields that :func:`needed_fields` lists.
+            batch: the fields that :attr:`needed_fields` lists, with ``F_lengths`` for every text field F.
             epoch: 1 in the first epoch.
-            precision: context in which network layers run; losses run outside it, in float32.
+            epoch_share: share of the epoch's steps that are done.
         """
-        views = Views(batch, self.encode_image, self.encode_text, self.parts, precision, epoch)
+        views = BatchViews(batch, self, epoch, epoch_share)
         weighted: list[Tensor] = []
         report: dict[str, Tensor] = {}
         for name, head in self.heads.items():
             term = head(views)
             weighted.append(head.weight * term.loss)
             report[f"{name}_loss"] = weighted[-1].detach()
-            report.update(term.metrics)
+            report.update({f"{name}_{metric}": value for metric, value in term.metrics.items()})
         if self.parsing is not None and self.training:
             self.parsing.count(views.routing)
         total = torch.stack(weighted).sum()
         return Step(total, {"loss": total.detach(), **report}), views
 
-    def after_backward(self, views: Views) -> None:
+    def before_epoch(self, training_pass: TrainingPass) -> None:
+        """Let the heads look at the training split."""
+        for head in self.heads.values():
+            head.before_epoch(training_pass)
+
+    def after_step(self, views: BatchViews) -> None:
         """Let the heads update their memories."""
         for head in self.heads.values():
-            head.after_backward(views)
+            head.after_step(views)
 
     def epoch_report(self, train_pids: Tensor) -> list[str]:
         """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""
-        lines = {name: head.epoch_report(train_pids) for name, head in self.heads.items()}
-        return [f"{name}: {line}" for name, line in lines.items() if line]
-
-    @property
-    def has_banks(self) -> bool:
-        """Whether some head has a memory bank that must be filled before training."""
-        return any(head.has_bank for head in self.heads.values())
-
-    def fill_banks(self, pairs: PairFeatures) -> None:
-        """Start the heads' memory banks from the features of all training pairs."""
-        for head in self.heads.values():
-            head.fill_bank(pairs)
+        lines = []
+        for name, head in self.heads.items():
+            if line := head.epoch_report(train_pids):
+                lines.append(f"{name}: {line}")
+            if unusable := int(head.unusable):
+                lines.append(f"{name}: {unusable} batches of a single identity could not be used and counted as 0")
+                head.unusable.zero_()
+        return lines
 
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
@@ -122,3 +180,9 @@ class Retriever(nn.Module):
             if parameter.requires_grad:
                 owners = [prefix for prefix in claims if not prefix or f"{name}.".startswith(f"{prefix}.")]
                 yield name, parameter, claims[max(owners, key=len)] if owners else "plain"
+
+    def parameter_summary(self) -> str:
+        """Trained and total parameter counts, in words."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters trained"

@@ -3,50 +3,34 @@
 Shape letters: Q queries (captions), G gallery images, D embedding.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.contact_sheet import Row, Tile, draw_sheet
+from model.retriever import Retriever
 from processor.metrics.ranks import retrieval_metrics
-from utils.device import Precision
+from processor.metrics.scores import retrieve
 from utils.distributed import gather_rows, on_main, world_size
 from utils.log import hide_bar
 
-
-class DualEncoder(Protocol):
-    """What the evaluator needs of a model."""
-
-    def encode_image(self, images_BCHW: Tensor) -> NamedTuple:
-        """Pixels to an object with ``pooled`` (B, D)."""
-
-    def encode_text(self, ids_BL: Tensor) -> NamedTuple:
-        """Token ids to an object with ``pooled`` (B, D)."""
-
-
-class EvalSplit(NamedTuple):
-    """A split ready to be encoded; of several processes each has some of the batches, and all the identities."""
-
-    name: str
-    image_batches: Iterable[Tensor]
-    """uint8 pixels (B, 3, height, width)"""
-    text_batches: Iterable[tuple[Tensor, Tensor]]
-    """positions (B,) among the queries, token ids (B, L)"""
-    query_pids: Tensor
-    gallery_pids: Tensor
-    prepare: Callable[[Tensor], Tensor]
-    """uint8 pixels to what the image tower takes"""
-    image_places: Tensor
-    """positions in the gallery of what ``image_batches`` holds, in its order"""
+SMALL_TILE = (50, 120)
+"""pixels of an image in TensorBoard, which keeps the picture of every evaluation"""
 
 
 class Features(NamedTuple):
     """A split after encoding, on the device."""
 
     text_QD: Tensor
+    """float32, not normalised"""
     image_GD: Tensor
+    query_pids: Tensor
+    gallery_pids: Tensor
 
 
 class Evaluation(NamedTuple):
@@ -57,69 +41,76 @@ class Evaluation(NamedTuple):
     features: Features
 
 
+class Evaluator:
+    """Encodes a split with a model and ranks it."""
+
+    def __init__(self, model: Retriever, split: EvaluationSplit) -> None:
+        self.model, self.split = model, split
+
+    def evaluate(self, i2t: bool = False, allow_unmatched: bool = False) -> Evaluation:
+        """Table rows and features of the split; ranked in the main process.
+
+        Args:
+            i2t: rank captions for images as well.
+            allow_unmatched: leave out queries without any match, and count them.
+
+        Raises:
+            UserError: a query has no match, or features are not finite.
+        """
+        features = encode_split(self.model, self.split)
+        return Evaluation(on_main(lambda: _rank(features, i2t, allow_unmatched)), features)
+
+    def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
+        """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
+        captions, paths = self.split.captions, self.split.paths
+        chosen = [len(captions) * number // queries for number in range(min(queries, len(captions)))]
+        rows = [
+            Row(captions[found.query], [Tile(paths[hit.position], right=hit.right) for hit in found.hits])
+            for found in retrieve(*features, chosen, k)
+        ]
+        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.picture))
+
+
 @torch.inference_mode()
-def encode_split(model: torch.nn.Module, split: EvalSplit, precision: Precision) -> Features:
-    """Features of all captions and images of a split, float32, not normalised; in every process."""
+def encode_split(model: Retriever, split: EvaluationSplit) -> Features:
+    """Features of all captions and images of a split, in every process."""
     was_training = model.training
     model.eval()
-    device = precision.device
-    images, texts, places = [], [], []
-    for pixels in tqdm(split.image_batches, desc=f"{split.name} images", leave=False, disable=hide_bar()):
-        with precision():
-            images.append(model.encode_image(split.prepare(pixels.to(device, non_blocking=True))).pooled.float())
-    for place, ids in tqdm(split.text_batches, desc=f"{split.name} captions", leave=False, disable=hide_bar()):
-        with precision():
-            texts.append(model.encode_text(ids.to(device, non_blocking=True)).pooled.float())
-        places.append(place)
+    device = model.precision.device
+    images, texts, positions = [], [], []
+    bar = {"leave": False, "disable": hide_bar()}
+    for pixels in tqdm(split.image_batches(), f"{split.name} images", split.num_image_batches, **bar):
+        images.append(model.encode_image(pixels).pooled.float())
+    for position, ids, lengths in tqdm(split.text_batches(), f"{split.name} captions", split.num_text_batches, **bar):
+        texts.append(model.encode_text(ids, lengths).pooled.float())
+        positions.append(position)
     model.train(was_training)
-    text_Q = torch.cat(places) if places else torch.empty(0, dtype=torch.int64)
-    return Features(_in_order(texts, text_Q, device), _in_order(images, split.image_places, device))
+    text_Q = torch.cat(positions) if positions else torch.empty(0, dtype=torch.int64)
+    return Features(
+        _in_order(texts, text_Q, device),
+        _in_order(images, split.gallery_positions, device),
+        split.query_pids.to(device),
+        split.gallery_pids.to(device),
+    )
 
 
-def _in_order(parts: Sequence[Tensor], places: Tensor, device: torch.device) -> Tensor:
+def _in_order(parts: Sequence[Tensor], positions: Tensor, device: torch.device) -> Tensor:
     """The features of all processes, (N, D), each where it belongs.
 
     Args:
         parts: batches of this process, (B, D) each; none where there are more processes than batches.
-        places: where their rows belong.
+        positions: where their rows belong.
+        device: of the result.
     """
-    sizes = gather_rows(torch.tensor([[len(places), parts[0].shape[1] if parts else 0]]), (1,) * world_size())
+    sizes = gather_rows(torch.tensor([[len(positions), parts[0].shape[1] if parts else 0]]), (1,) * world_size())
     rows, (_, width) = sizes[:, 0].tolist(), sizes.amax(dim=0).tolist()
-    own_ND = torch.cat([torch.empty(0, width, device=device), *parts])
-    feature_ND = gather_rows(own_ND, rows)
-    return torch.empty_like(feature_ND).index_copy_(0, gather_rows(places.to(device), rows), feature_ND)
+    feature_ND = gather_rows(torch.cat([torch.empty(0, width, device=device), *parts]), rows)
+    return torch.empty_like(feature_ND).index_copy_(0, gather_rows(positions.to(device), rows), feature_ND)
 
 
-def evaluate(
-    model: torch.nn.Module, split: EvalSplit, precision: Precision, i2t: bool = False, allow_unmatched: bool = False
-) -> Evaluation:
-    """Encode a split and rank it."""
-    features = encode_split(model, split, precision)
-    return Evaluation(table_rows(features, split, i2t, allow_unmatched), features)
-
-
-def table_rows(
-    features: Features, split: EvalSplit, i2t: bool = False, allow_unmatched: bool = False
-) -> dict[str, dict[str, float]]:
-    """The rows of an :class:`Evaluation`, of features that are at hand already; ranked in the main process."""
-    return on_main(lambda: _rank(features, split, i2t, allow_unmatched))
-
-
-def pids_beside(features: Features, split: EvalSplit) -> tuple[Tensor, Tensor]:
-    """Identities of the queries and of the gallery, on the features' device."""
-    device = features.text_QD.device
-    return split.query_pids.to(device), split.gallery_pids.to(device)
-
-
-def _rank(features: Features, split: EvalSplit, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
-    query_pids, gallery_pids = pids_beside(features, split)
-    rows = {
-        "t2i": retrieval_metrics(
-            features.text_QD, features.image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched
-        )
-    }
+def _rank(features: Features, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
+    text_QD, image_GD, query_pids, gallery_pids = features
+    rows = {"t2i": retrieval_metrics(text_QD, image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched)}
     if i2t:
-        rows["i2t"] = retrieval_metrics(
-            features.image_GD, features.text_QD, gallery_pids, query_pids, allow_unmatched=allow_unmatched
-        )
+        rows["i2t"] = retrieval_metrics(image_GD, text_QD, gallery_pids, query_pids, allow_unmatched=allow_unmatched)
     return rows

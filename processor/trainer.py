@@ -3,26 +3,28 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from processor.evaluator import Evaluation, Features
+from datasets.batches.train_loader import Place, TrainLoader
+from model.losses.base import PairFeatures, TrainingPass
+from model.retriever import Retriever
+from processor.evaluator import Evaluator, encode_split
 from processor.metrics.table import metrics_table
-from processor.run_dir.checkpoint import random_states, restore_random_states, write_checkpoint
+from processor.progress import Progress
+from processor.run_dir.checkpoint import random_states, restore_random_states
 from processor.run_dir.history import Entry
-from processor.run_dir.journal import Journal, learning_rates
-from processor.run_dir.record import RunRecord
+from processor.run_dir.run_dir import RunDir
 from processor.signals import Interrupted, Signals, Stopped
-from utils.device import Precision
-from utils.distributed import across_processes, is_main, own_random_numbers
+from solver.schedule import Schedule
+from utils import UserError
+from utils.distributed import across_processes, own_random_numbers
 from utils.log import hide_bar
 from utils.options import opt
 
@@ -40,36 +42,10 @@ class LoopOptions:
     def __post_init__(self) -> None:
         for name, least in (("eval_period", 1), ("log_period", 1), ("save_every", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected at least {least}")
+                raise UserError(f"--{name} {getattr(self, name)}: expected at least {least}")
 
 
-class Loader(Protocol):
-    """Training batches by epoch."""
-
-    def steps(self, epoch: int) -> int:
-        """Batches in an epoch."""
-
-    def epoch(self, epoch: int, skip: int = 0) -> Iterable[dict[str, Tensor]]:
-        """The batches of an epoch, from the one after ``skip`` on."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; everything a resumed run needs beside weights and optimiser."""
-
-    epoch: int = 1
-    """the epoch that is running, or that comes next"""
-    step: int = 0
-    """steps done in it"""
-    best: dict[str, float] = field(default_factory=dict)
-    """metrics of best.pth, with its epoch"""
-    last: dict[str, float] = field(default_factory=dict)
-    """metrics of the last evaluation, with its epoch"""
-    sums: dict[str, float] = field(default_factory=dict)
-    """of this epoch's logged scalars"""
-
-
-class NotFinite(RuntimeError):  # noqa: N818
+class NotFinite(UserError):  # noqa: N818
     """A loss or weight became NaN or infinite."""
 
 
@@ -78,69 +54,48 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Retriever,
         optimizer: torch.optim.Optimizer,
-        loader: Loader,
-        *,
+        schedule: Schedule,
+        loader: TrainLoader,
+        evaluator: Evaluator,
+        run_dir: RunDir,
         options: LoopOptions,
-        num_epoch: int,
-        set_epoch: Callable[[int], None],
-        prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        evaluate: Callable[[], Evaluation],
-        precision: Precision,
-        run_dir: Path,
-        record: RunRecord,
-        report: Callable[[], Iterable[str]] = tuple,
-        picture: Callable[[Features], Any] | None = None,
     ) -> None:
-        """
-        Args:
-            model: called as ``model(batch, epoch, precision)``, gives (step, views).
-            optimizer: over the model's parameters.
-            loader: training batches.
-            options: periods of logging, validation and saving.
-            num_epoch: epochs to train.
-            set_epoch: sets learning rates for an epoch.
-            prepare: moves a batch to the device and applies augmentation there.
-            evaluate: gives the table rows and features of the validation split.
-            precision: arithmetic of network layers.
-            run_dir: existing folder for checkpoints, history, curves and TensorBoard events.
-            record: the run's run.json.
-            report: gives further lines for the log after every epoch.
-            picture: draws some retrievals, (height, width, 3) in RGB.
-        """
-        self.model, self.optimizer, self.loader = model, optimizer, loader
-        self.forward = across_processes(model)
-        self.options, self.num_epoch, self.set_epoch = options, num_epoch, set_epoch
-        self.prepare, self.evaluate, self.precision, self.run_dir = prepare, evaluate, precision, run_dir
-        self.record, self.report, self.picture = record, report, picture
-        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
+        self.model, self.optimizer, self.schedule, self.loader = model, optimizer, schedule, loader
+        self.evaluator, self.run_dir, self.options = evaluator, run_dir, options
         self.progress = Progress()
+        self._forward = across_processes(model)
+        device = model.precision.device.type
+        self._scaler = torch.amp.GradScaler(device, enabled=model.precision.needs_scaler)
         self._pending: list[dict[str, Tensor]] = []
-        self._flush_every = 1 if precision.device.type == "cpu" else 20
+        self._flush_every = 1 if device == "cpu" else 20
 
     def resume(self, checkpoint: Any) -> None:
         """Continue from the content of a last.pth.
 
         Raises:
-            ValueError: the checkpoint lacks what a resumed run needs, or belongs to another run.
+            UserError: the checkpoint lacks what a resumed run needs, or belongs to another run.
         """
         wanted = ("model", "statistics", "optimizer", "scaler", "progress", "random")
         missing = [key for key in wanted if not isinstance(checkpoint, Mapping) or key not in checkpoint]
         if missing:
-            raise ValueError(f"--resume_ckpt_file: lacks {', '.join(missing)}; only a last.pth can be resumed")
+            raise UserError(f"--resume_ckpt_file: lacks {', '.join(missing)}; only a last.pth can be resumed")
         try:
             self.model.load_state_dict(checkpoint["model"])
             for name, value in checkpoint["statistics"].items():
                 self.model.get_buffer(name).copy_(value)
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.scaler.load_state_dict(checkpoint["scaler"])
+            self._scaler.load_state_dict(checkpoint["scaler"])
             self.progress = Progress(**checkpoint["progress"])
+            if not self.progress.counts:  # before there were any, every scalar was reported in every step
+                self.progress.counts = dict.fromkeys(self.progress.sums, self.progress.step)
             restore_random_states(checkpoint["random"])
             self._check_resumed()
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             reason = " ".join((str(error) or type(error).__name__).split())[:300]
-            raise ValueError(f"--resume_ckpt_file: does not fit this run ({reason})") from None
+            raise UserError(f"--resume_ckpt_file: does not fit this run ({reason})") from None
+        self.loader.seek(self.progress.epoch, self.progress.step)
 
     def _check_resumed(self) -> None:
         epoch, step = self.progress.epoch, self.progress.step
@@ -161,124 +116,133 @@ class Trainer:
 
         Raises:
             NotFinite: a loss became NaN or infinite; last.pth still holds the state before.
+            UserError: the device has too little memory.
             Stopped: after Ctrl-C or SIGTERM, with last.pth saved.
         """
-        self.record.write(best=self.progress.best, last=self.progress.last)
+        self._write_record()
         own_random_numbers()
-        epoch, step = self.progress.epoch, self.progress.step
-        journal = Journal(self.run_dir, epoch, step, self.loader.steps(epoch), silent=not is_main())
-        with closing(journal), Signals() as signals:
-            while self.progress.epoch <= self.num_epoch:
+        self.run_dir.open(*self.loader.place)
+        with closing(self.run_dir), Signals() as signals:
+            while self.loader.place.epoch <= self.schedule.num_epoch:
                 try:
-                    self._train_epoch(signals, journal)
-                    self._finish_epoch(signals, journal)
+                    self._train_epoch(signals)
+                    self._finish_epoch(signals)
                 except Interrupted:
                     self.save_last()
-                    where = self.progress.epoch, self.progress.step
-                    log.info("stopped in epoch %d after step %d; --resume continues", *where)
+                    place = self.loader.place
+                    log.info("stopped in epoch %d after step %d; --resume continues", place.epoch, place.step)
                     raise Stopped(128 + signals.wanted) from None
-        self.record.write(best=self.progress.best, last=self.progress.last, finished=True)
+                except torch.OutOfMemoryError as error:
+                    raise UserError(
+                        f"{error.args[0].splitlines()[0]} Give a smaller --batch_size, --accumulate N or "
+                        "--grad_checkpointing"
+                    ) from error
+        self._write_record(finished=True)
         return self.progress
 
-    def _train_epoch(self, signals: Signals, journal: Journal) -> None:
-        epoch = self.progress.epoch
+    def _train_epoch(self, signals: Signals) -> None:
+        epoch, first, steps = self.loader.place
+        if first == 0:
+            with signals.breaking_off():
+                self.model.before_epoch(TrainingPass(epoch, self._encode_training_split))
         self.model.train()
-        self.set_epoch(epoch)
-        started, first = time.perf_counter(), self.progress.step
-        batches = self.loader.epoch(epoch, skip=first)
-        shown = f"epoch {epoch}/{self.num_epoch}"
-        with tqdm(batches, shown, self.loader.steps(epoch), initial=first, disable=hide_bar()) as bar:
+        started = time.perf_counter()
+        shown = f"epoch {epoch}/{self.schedule.num_epoch}"
+        with tqdm(self.loader, shown, steps, initial=first, disable=hide_bar()) as bar:
             for batch in bar:
                 self.step(batch)
-                step = self.progress.step
-                if step % self.options.log_period == 0 or step == self.loader.steps(epoch):
-                    self._log_step(journal, bar, (step - first) / (time.perf_counter() - started))
+                place = self.loader.place
+                if place.step % self.options.log_period == 0 or place.step == steps:
+                    self._log_step(place, bar, (place.step - first) / (time.perf_counter() - started))
                 if not self._pending:  # asking the others waits for them, as fetching scalars does
                     signals.agree()
                 if signals.wanted is not None:
                     raise Interrupted
-                if self.options.save_every and step % self.options.save_every == 0:
+                if self.options.save_every and place.step % self.options.save_every == 0:
                     self.save_last()
 
     def step(self, batch: dict[str, Tensor]) -> None:
         """Forward, backward and update for one batch; the scalars stay on the device until they are logged."""
-        step, views = self.forward(self.prepare(batch), self.progress.epoch, self.precision)
-        self.progress.step += 1
-        self._pending.append(step.report)
+        epoch, step, steps = self.loader.place
+        self.schedule.set(epoch, step - 1, steps)
+        result, views = self._forward(batch, epoch, (step - 1) / steps)
+        self._pending.append(result.report)
         if len(self._pending) >= self._flush_every:
             self._flush()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(step.loss).backward()
-        self.model.after_backward(views)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._scaler.scale(result.loss).backward()
+        scale = self._scaler.get_scale() if self._scaler.is_enabled() else 0.0
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        # After an overflow in half precision the scaler skips the step: features of that batch are no good either.
+        if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:
+            self.model.after_step(views)
+
+    def _encode_training_split(self) -> PairFeatures:
+        split = self.loader.unaugmented()
+        features = encode_split(self.model, split)
+        rows = [row for row, record in enumerate(split.records) for _ in record.captions]
+        image_N = torch.tensor(rows, device=features.image_GD.device)
+        log.info("memory banks filled from %d training pairs", len(rows))
+        return PairFeatures(features.image_GD[image_N], features.text_QD, features.query_pids, image_N)
 
     def _flush(self) -> None:
         """Bring the scalars of the last steps to the CPU, in one transfer, and look for NaN."""
-        if not self._pending:
-            return
-        names = list(self._pending[0])
-        rows = torch.stack([torch.stack([report[name].float() for name in names]) for report in self._pending]).tolist()
-        first_step = self.progress.step - len(rows) + 1
-        self._pending.clear()
-        for offset, row in enumerate(rows):
-            values = dict(zip(names, row, strict=True))
-            bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-            if bad:
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        reports, self._pending = self._pending, []
+        values = [value.float() for report in reports for value in report.values()]
+        numbers = iter(torch.stack(values).tolist() if values else ())
+        epoch, step, _ = self.loader.place
+        for number, report in enumerate(reports, start=step - len(reports) + 1):
+            known = dict(zip(report, numbers, strict=False))
+            if bad := [name for name, value in known.items() if not math.isfinite(value)]:
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
                 raise NotFinite(
-                    f"epoch {self.progress.epoch}, step {first_step + offset}: {', '.join(bad)} not finite ({shown}); "
-                    f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
+                    f"epoch {epoch}, step {number}: {', '.join(bad)} not finite ({shown}); {self._what_is_left()}"
                 )
-            for name, value in values.items():
-                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+            self.progress.add(known)
 
-    def _log_step(self, journal: Journal, bar: tqdm, steps_per_s: float) -> None:
+    def _log_step(self, place: Place, bar: tqdm, steps_per_s: float) -> None:
         self._flush()
-        progress = self.progress
-        means = {name: total / progress.step for name, total in progress.sums.items()}
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        means, rates = self.progress.means(), self.schedule.rates()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        log.info(
-            "epoch %d step %d/%d: %s, lr %.3g, %.2f steps/s",
-            *(progress.epoch, progress.step, self.loader.steps(progress.epoch), shown, lr, steps_per_s),
-        )
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        log.info("epoch %d step %d/%d: %s, lr %.3g, %.2f steps/s", *place, shown, lr, steps_per_s)
         bar.set_postfix(loss=f"{means['loss']:.4g}")
-        rates = learning_rates(self.optimizer.param_groups)
-        journal.train(Entry(progress.epoch, progress.step, self.loader.steps(progress.epoch), train=means, lr=rates))
+        self.run_dir.log_training(Entry(*place, train=means, lr=rates))
 
-    def _finish_epoch(self, signals: Signals, journal: Journal) -> None:
-        progress = self.progress
-        epoch = progress.epoch
+    def _finish_epoch(self, signals: Signals) -> None:
+        progress, place = self.progress, self.loader.place
         self._check_weights()
-        for line in self.report():
-            log.info("epoch %d, %s", epoch, line)
-        improved = False
-        if epoch % self.options.eval_period == 0 or epoch == self.num_epoch:
-            with signals.breaking_off():
-                rows, features = self.evaluate()
-            log.info("validation after epoch %d\n%s", epoch, metrics_table(rows))
-            picture = partial(self.picture, features) if self.picture else None
-            journal.validation(Entry(epoch, progress.step, self.loader.steps(epoch), val=rows["t2i"]), picture)
-            progress.last = {**rows["t2i"], "epoch": epoch}
-            improved = rows["t2i"]["R1"] > progress.best.get("R1", -1.0)
-        if improved:
-            if not progress.best and not (self.run_dir / "last.pth").exists():
-                self.save_last()  # a run with a best.pth can be resumed, whenever it is killed
-            progress.best = progress.last
-            write_checkpoint(
-                self.run_dir / "best.pth",
-                {"model": self.model.state_dict(), "epoch": epoch, "metrics": progress.best},
-            )
-        self.progress = Progress(epoch + 1, 0, progress.best, progress.last, {})
+        for line in self.model.epoch_report(self.loader.pids):
+            log.info("epoch %d, %s", place.epoch, line)
+        if place.epoch % self.options.eval_period == 0 or place.epoch == self.schedule.num_epoch:
+            self._validate(signals, place)
+        self.loader.seek(place.epoch + 1)
+        self.progress = Progress(best=progress.best, last=progress.last)
         self.save_last()
         signals.agree()
         if signals.wanted is not None:
             raise Stopped(128 + signals.wanted)
 
+    def _validate(self, signals: Signals, place: Place) -> None:
+        with signals.breaking_off():
+            rows, features = self.evaluator.evaluate()
+        log.info("validation after epoch %d, %s\n%s", place.epoch, self.model.precision.name, metrics_table(rows))
+        progress, metrics = self.progress, rows["t2i"]
+        self.run_dir.log_validation(Entry(*place, val=metrics), lambda: self.evaluator.picture(features))
+        progress.last = {**metrics, "epoch": place.epoch}
+        if metrics["R1"] > progress.best.get("R1", -1.0):
+            if not progress.best and not self.run_dir.has_last:
+                self.save_last()  # a run with a best.pth can be resumed, whenever it is killed
+            progress.best = progress.last
+            content = {"model": self.model.state_dict(), "epoch": place.epoch, "metrics": progress.best}
+            self.run_dir.save_best(content)
+
     def _what_is_left(self) -> str:
-        last = self.run_dir / "last.pth"
-        return f"{last} holds the last good state" if last.exists() else "no checkpoint had been written yet"
+        left = "no checkpoint had been written yet"
+        if self.run_dir.has_last:
+            left = f"{self.run_dir.path / 'last.pth'} holds the last good state"
+        return f"{left}. Try a lower --lr or --precision fp32"
 
     def _bad_weight(self) -> str | None:
         parameters = self.model.named_parameters()
@@ -286,28 +250,32 @@ class Trainer:
 
     def _check_weights(self) -> None:
         if name := self._bad_weight():
-            raise NotFinite(
-                f"epoch {self.progress.epoch}, step {self.progress.step}: weight {name} is not finite; "
-                f"{self._what_is_left()}. Try a lower --lr or --precision fp32"
-            )
+            epoch, step, _ = self.loader.place
+            raise NotFinite(f"epoch {epoch}, step {step}: weight {name} is not finite; {self._what_is_left()}")
 
     def save_last(self) -> None:
-        """Write last.pth, from which training continues, and keep the one before it."""
+        """Write last.pth, from which training resumes, and keep the one before it."""
         self._flush()
         self._check_weights()
-        weights = self.model.state_dict()
-        statistics = {name: value for name, value in self.model.named_buffers() if name not in weights}
-        write_checkpoint(
-            self.run_dir / "last.pth",
+        self.progress.epoch, self.progress.step, _ = self.loader.place
+        self.run_dir.save_last(
             {
-                "model": weights,
-                "statistics": statistics,  # of the epoch, for its report
+                "model": self.model.state_dict(),
+                "statistics": self._statistics(),
                 "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
+                "scaler": self._scaler.state_dict(),
                 "progress": asdict(self.progress),
                 "epoch": self.progress.epoch - 1,
                 "random": random_states(),
-            },
-            keep=True,
+            }
         )
-        self.record.write(best=self.progress.best, last=self.progress.last)
+        self._write_record()
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """What the heads count during an epoch for its report: buffers of theirs that are no weights."""
+        weights = self.model.state_dict()
+        buffers = self.model.heads.named_buffers(prefix="heads")
+        return {name: value for name, value in buffers if name not in weights}
+
+    def _write_record(self, finished: bool = False) -> None:
+        self.run_dir.record.write(best=self.progress.best, last=self.progress.last, finished=finished)

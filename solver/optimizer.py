@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from utils import UserError
 from utils.options import opt
 
 
@@ -30,9 +31,9 @@ class SolverOptions:
     def __post_init__(self) -> None:
         for name in ("lr", "lora_lr"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
+                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
         if self.weight_decay < 0:
-            raise ValueError(f"--weight_decay {self.weight_decay}: expected 0 or more")
+            raise UserError(f"--weight_decay {self.weight_decay}: expected 0 or more")
 
 
 _ALIKE = ("lora", "prompt")
@@ -68,7 +69,7 @@ def build_optimizer(
     for name, parameter, role in parameters:
         groups.setdefault(lr_and_decay(name, role, options), []).append(parameter)
     if not groups:
-        raise ValueError("nothing to train: every parameter is frozen")
+        raise UserError("nothing to train: every parameter is frozen")
     members = [
         {"params": list(params), "lr": lr, "base_lr": lr, "weight_decay": decay}
         for (lr, decay), params in sorted(groups.items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from utils import UserError
 from utils.options import opt
 
 
@@ -25,11 +26,11 @@ class ScheduleOptions:
 
     def __post_init__(self) -> None:
         if self.num_epoch < 1:
-            raise ValueError(f"--num_epoch {self.num_epoch}: expected at least 1")
+            raise UserError(f"--num_epoch {self.num_epoch}: expected at least 1")
         if self.warmup_epochs < 0:
-            raise ValueError(f"--warmup_epochs {self.warmup_epochs}: expected 0 or more")
+            raise UserError(f"--warmup_epochs {self.warmup_epochs}: expected 0 or more")
         if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"--milestones {' '.join(map(str, self.milestones))}: expected rising epochs")
+            raise UserError(f"--milestones {' '.join(map(str, self.milestones))}: expected rising epochs")
 
 
 def learning_rate(base_lr: float, epoch: int, options: ScheduleOptions) -> float:
@@ -57,7 +58,28 @@ def learning_rate(base_lr: float, epoch: int, options: ScheduleOptions) -> float
     return options.target_lr + (base_lr - options.target_lr) * height
 
 
-def set_epoch(optimizer: torch.optim.Optimizer, epoch: int, options: ScheduleOptions) -> None:
-    """Give every parameter group its learning rate of this epoch; a group keeps its full one under ``base_lr``."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(group["base_lr"], epoch, options)
+class Schedule:
+    """Sets the learning rate of every parameter group; a group keeps its full one under ``base_lr``."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, options: ScheduleOptions) -> None:
+        self._optimizer, self._options = optimizer, options
+
+    @property
+    def num_epoch(self) -> int:
+        """Epochs to train."""
+        return self._options.num_epoch
+
+    def set(self, epoch: int, step: int, steps: int) -> None:
+        """Set the rates of the step that comes next; the present shapes change from epoch to epoch only.
+
+        Args:
+            epoch: 1 in the first epoch.
+            step: steps done in it.
+            steps: steps that it has.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(group["base_lr"], epoch, self._options)
+
+    def rates(self) -> dict[str, float]:
+        """The present rate of every group, by the rate at full height; groups that share that one share this."""
+        return {f"{group['base_lr']:g}": float(group["lr"]) for group in self._optimizer.param_groups}

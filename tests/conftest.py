@@ -1,8 +1,5 @@
-"""Small real data sets on disk, and ways to run the scripts on them."""
+"""Small real data sets on disk, a trained run, and scripts that are expected to fail."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,21 +8,9 @@ import pytest
 import search as search_script
 import test as test_script
 import train as train_script
-from datasets.mannequins.draw import MannequinOptions, draw
+from datasets.mannequins.draw import draw
+from tests.helpers.runs import DRAWING, SMALL
 from utils.command import run_command
-
-ROOT = Path(__file__).parent.parent
-DRAWING = MannequinOptions(
-    mannequin_train_ids=10,
-    mannequin_val_ids=3,
-    mannequin_test_ids=5,
-    mannequin_images_per_id="2",
-    mannequin_height=64,
-)
-SMALL = (
-    *("--pretrain_choice", "tiny", "--img_size", "64", "32", "--num_workers", "0"),
-    *("--batch_size", "8", "--num_epoch", "2", "--device", "cpu"),
-)
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +20,6 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layout in ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid"):
         draw(root / layout, DRAWING, layout, workers=1)
     return root
-
-
-def python(script: str, *args: object, **kwargs: object) -> subprocess.CompletedProcess:
-    """Run a script of the project as a user does, from its root."""
-    command = [sys.executable, script, *map(str, args)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, **kwargs)
 
 
 @pytest.fixture(scope="session")

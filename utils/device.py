@@ -1,4 +1,4 @@
-"""TODO"""
+"""Where the network runs, and in what arithmetic."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from utils import UserError
 from utils.distributed import local_world_size
 from utils.options import opt
 
@@ -26,13 +27,18 @@ class DeviceOptions:
 
 
 def pick_device(options: DeviceOptions) -> torch.device:
-    """The device that the flags ask for.
+    """The device that the flags ask for; a CUDA device becomes the current one.
 
     Raises:
-        ValueError: names the flag when there is no such device.
+        UserError: names the flag when there is no such device.
     """
-    if dist.is_initialized():
-        return _own_device(options)
+    device = _own_device(options) if dist.is_initialized() else _named_device(options)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def _named_device(options: DeviceOptions) -> torch.device:
     if options.device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -44,9 +50,9 @@ def pick_device(options: DeviceOptions) -> torch.device:
     try:
         device = torch.device(options.device)
     except RuntimeError:
-        raise ValueError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        raise UserError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
 
 
@@ -56,17 +62,15 @@ def _own_device(options: DeviceOptions) -> torch.device:
     if options.device == "cpu" or (options.device == "auto" and not gpus):
         return torch.device("cpu")
     if options.device not in ("auto", "cuda"):
-        raise ValueError(
+        raise UserError(
             f"--device {options.device}: torchrun gives every process a GPU of its own; leave the flag out, or use cpu"
         )
     if local_world_size() > gpus:
-        raise ValueError(
+        raise UserError(
             f"torchrun --nproc_per_node {local_world_size()}: this machine has {gpus} GPU(s); start one process for "
             "each, or use --device cpu"
         )
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @dataclass(frozen=True)
@@ -83,22 +87,32 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
+    def __str__(self) -> str:
+        """For the log: ``cpu, float32``."""
+        return f"{self.device}, {self.name}"
+
+    @property
+    def name(self) -> str:
+        """float32, bfloat16 or float16."""
+        return str(self.dtype).removeprefix("torch.")
+
     @property
     def needs_scaler(self) -> bool:
         """Whether gradients can underflow, so that the loss must be scaled."""
         return self.dtype == torch.float16
 
 
-def pick_precision(options: DeviceOptions, device: torch.device) -> Precision:
-    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32.
+def pick_precision(options: DeviceOptions) -> Precision:
+    """Device and arithmetic that the flags ask for; ``auto`` is bfloat16 where the hardware multiplies it natively.
 
     Raises:
-        ValueError: fp16 on a CPU.
+        UserError: there is no such device, or fp16 is asked for on a CPU.
     """
+    device = pick_device(options)
     if options.precision == "auto":
         return Precision(device, torch.bfloat16 if _native_bfloat16(device) else torch.float32)
     if options.precision == "fp16" and device.type == "cpu":
-        raise ValueError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
+        raise UserError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Precision(device, names[options.precision])
 

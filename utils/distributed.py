@@ -1,4 +1,4 @@
-"""Tensors across the W processes of a run, with gradients.
+"""The W processes that share a run, and tensors across them, with gradients.
 
 Every process computes the objective of the whole batch, and DistributedDataParallel takes the mean of their parameter
 gradients. That mean is the gradient that one process with the whole batch has, because the backward pass of a gather

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from utils import FileError, UserError
+
 
 @contextmanager
 def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
@@ -23,7 +25,7 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
         keep: whether the file that was there stays, under the name that :func:`before` gives.
 
     Raises:
-        OSError: it cannot be written; the file that was there is untouched.
+        FileError: it cannot be written; the file that was there is untouched.
     """
     part = path.with_name(f".{path.name}.part")  # the same name every time, so that a killed process leaves at most one
     try:
@@ -37,7 +39,7 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         reason = _system_error(error) or first_line(error)
-        raise OSError(f"{path}: cannot be written ({reason}); the file that was there, if any, is untouched") from error
+        raise FileError(f"{path}: cannot be written ({reason}); the previous file, if any, is untouched") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -120,19 +122,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A flat yaml file, without executing anything.
 
     Raises:
-        ValueError: names the file and what is wrong with it.
+        UserError: names the file and what is wrong with it.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # noqa: S506
     except FileNotFoundError:
-        raise ValueError(f"--config_file {path}: no such file") from None
+        raise UserError(f"--config_file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config_file {path}: cannot be read ({error})") from None
+        raise UserError(f"--config_file {path}: cannot be read ({error})") from None
     except Exception as error:  # PyYAML lets through what int, date or base64 say to what it has recognised as theirs
         first = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"--config_file {path}: not plain yaml ({first})") from None
+        raise UserError(f"--config_file {path}: not plain yaml ({first})") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"--config_file {path}: expected 'flag: value' lines, found {type(content).__name__}")
+        raise UserError(f"--config_file {path}: expected 'flag: value' lines, found {type(content).__name__}")
     return content

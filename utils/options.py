@@ -11,14 +11,19 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from easydict import EasyDict
 
+from utils import UserError
 from utils.files import read_yaml, replacing
+
+Group = TypeVar("Group")
+GetOptions = Callable[[type[Group]], Group]
+"""from an options dataclass to its instance: :meth:`Options.get`"""
 
 
 def opt(default: Any, help: str, *, choices: Sequence[str] | None = None, aliases: Sequence[str] = ()) -> Any:  # noqa: A002
@@ -44,12 +49,12 @@ class Flag:
         """Convert a yaml or command line value to this flag's type.
 
         Raises:
-            ValueError: names the flag, the value and what was expected.
+            UserError: names the flag, the value and what was expected.
         """
         if value is None:
             if self.optional:
                 return None
-            raise ValueError(f"--{self.name}: no value given; expected {self.kind.__name__}")
+            raise UserError(f"--{self.name}: no value given; expected {self.kind.__name__}")
         if not self.many:
             return self._one(value)
         if isinstance(value, str):
@@ -62,9 +67,9 @@ class Flag:
         try:
             converted = _CONVERT[self.kind](value)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
+            raise UserError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
         if self.choices and converted not in self.choices:
-            raise ValueError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
+            raise UserError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
         return converted
 
 
@@ -76,7 +81,8 @@ _short = _REPR.repr
 """a value for a message: yaml can make one of nested lists that would fill the memory if written out"""
 
 
-def _to_bool(value: Any) -> bool:
+def to_bool(value: Any) -> bool:
+    """True or false, also spelt in words or as 1 and 0; a ValueError otherwise."""
     if isinstance(value, bool):
         return value
     words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -103,7 +109,7 @@ def _to_str(value: Any) -> str:
     return str(value)
 
 
-_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, Path: lambda value: Path(_to_str(value))}
+_CONVERT = {bool: to_bool, int: _to_int, float: _to_float, str: _to_str, Path: lambda value: Path(_to_str(value))}
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
@@ -130,30 +136,32 @@ class Options:
     """The values of a set of option dataclasses, with the flat form that is saved."""
 
     def __init__(
-        self,
-        groups: Sequence[type],
-        defaults: Mapping[str, Any],
-        from_file: Mapping[str, Any],
-        line: Mapping[str, Any],
-        config_file: Path | None,
+        self, groups: Sequence[type], file: Mapping[str, Any], line: Mapping[str, Any], config_file: Path | None
     ) -> None:
         """Every dataclass is filled once here, so that it can refuse values before any work begins.
 
+        Args:
+            groups: option dataclasses.
+            file: values that come from a file, by flag.
+            line: values that come from the command line and win.
+            config_file: the file.
+
         Raises:
-            ValueError: a dataclass refuses a value.
+            UserError: a dataclass refuses a value.
         """
-        self._groups, self._defaults, self._from_file, self._line = groups, defaults, from_file, line
+        self._groups, self._file, self._line = groups, file, line
         self.config_file = config_file
-        self._values = {**defaults, **from_file, **line}
+        flags = {flag.name: flag for group in groups for flag in flags_of(group)}
+        self._values = {name: flag.default for name, flag in flags.items()} | file | line
         self._filled = {
             group: group(**{flag.name: self._values[flag.name] for flag in flags_of(group)}) for group in groups
         }
 
-    def get(self, group: type) -> Any:
+    def get(self, group: type[Group]) -> Group:
         """An instance of one option dataclass, filled from the flags."""
         return self._filled[group]
 
-    def over(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
+    def based_on(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
         """The same command line over the flags of a saved run (instead of over ``--config_file``).
 
         Args:
@@ -162,28 +170,27 @@ class Options:
             lenient: leave out, and log, other keys that no flag has.
 
         Raises:
-            ValueError: names the file and the flag.
+            UserError: names the file and the flag.
         """
         flags = {flag.name: flag for group in self._groups for flag in flags_of(group)}
-        from_file = read_config(saved, flags, ignored, lenient)
-        return Options(self._groups, self._defaults, from_file, self._line, saved)
+        return Options(self._groups, read_config(saved, flags, ignored, self._line, lenient), self._line, saved)
 
-    def moved(self, name: str, to: str) -> "Options":
-        """The same flags with the value given for one moved to another, where that one is not given beside it."""
+    def renamed(self, name: str, to: str) -> "Options":
+        """The value given for one flag becomes that of another, where that one is not given beside it."""
         sources = []
-        for source in (self._from_file, self._line):
+        for source in (self._file, self._line):
             value = source.get(name)
             moved = {} if value is None else {to: value}
-            sources.append({**moved, **{key: item for key, item in source.items() if key != name}})
-        return Options(self._groups, self._defaults, *sources, self.config_file)
+            sources.append(moved | {key: item for key, item in source.items() if key != name})
+        return Options(self._groups, *sources, self.config_file)
 
-    def changed(self, **values: Any) -> "Options":
+    def replaced(self, **values: Any) -> "Options":
         """The same flags with some given other values, by the program rather than by the user."""
-        return Options(self._groups, self._defaults, self._from_file, {**self._line, **values}, self.config_file)
+        return Options(self._groups, self._file, {**self._line, **values}, self.config_file)
 
     def given(self, name: str) -> bool:
         """Whether a flag came from the command line or from a file, rather than from its default."""
-        return name in self._line or name in self._from_file
+        return name in self._line or name in self._file
 
     def flat(self) -> dict[str, Any]:
         """Every flag and its value, as ``configs.yaml`` stores them (lists for tuples, text for paths)."""
@@ -202,27 +209,42 @@ def _plain(value: Any) -> Any:
 
 
 def read_config(
-    path: Path, flags: Mapping[str, Flag], ignored: Collection[str], lenient: bool = False
+    path: Path, flags: Mapping[str, Flag], ignored: Collection[str], given: Collection[str] = (), lenient: bool = False
 ) -> dict[str, Any]:
-    """The flags of a yaml file, typed; an unknown key is an error that names the nearest flag, or left out and logged.
+    """The flags of a yaml file, typed.
+
+    A key in capitals that is a flag in small letters is that flag: forks of IRRA saved some twice.
+
+    Args:
+        path: the file.
+        flags: by name.
+        ignored: keys without effect.
+        given: flags that the command line overrides; what the file says of them is not even looked at.
+        lenient: leave out, and log, other keys that no flag has.
 
     Raises:
-        ValueError: names the file, the key and the value.
+        UserError: names the file, the key, the value, and the nearest flag to an unknown key.
     """
     values, unknown = {}, []
     by_name = {name: flag for flag in flags.values() for name in (flag.name, *flag.aliases)}
-    for key, value in read_yaml(path).items():
-        if key in by_name:
-            try:
-                values[by_name[key].name] = by_name[key].coerce(value)
-            except ValueError as error:
-                raise ValueError(f"--config_file {path}: {error}") from None
-        elif key not in ignored:
+    content = read_yaml(path)
+    for key, value in content.items():
+        flag = by_name.get(key) or (by_name.get(key.lower()) if key.lower() not in content else None)
+        if key in ignored or (flag is None and key.lower() in by_name):
+            continue
+        if flag is None:
             unknown.append(key)
+        elif flag.name not in given:
+            try:
+                values[flag.name] = flag.coerce(value)
+            except UserError as error:
+                raise UserError(
+                    f"--config_file {path}: {error}, or give --{flag.name} on the command line, which wins"
+                ) from None
     if unknown and not lenient:
         near = difflib.get_close_matches(unknown[0], by_name, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; see --help for the flags"
-        raise ValueError(f"--config_file {path}: unknown flag {unknown[0]!r}{hint}")
+        raise UserError(f"--config_file {path}: unknown flag {unknown[0]!r}{hint}")
     if unknown:
         logging.getLogger("descry").warning("%s: keys without a meaning here: %s", path, ", ".join(unknown))
     return values

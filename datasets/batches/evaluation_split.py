@@ -1,25 +1,127 @@
-"""TODO"""
+"""A split ready to be encoded: queries are all captions, the gallery all images.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+Shape letters: Q queries, G gallery images, B batch, L text positions.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from datasets.augmentation import eval_view
-from datasets.batches.options import DataOptions
-from datasets.batches.train_loader import _good_batches
+from datasets.augmentation import normalise
 from datasets.images.decode import ImageError
-from datasets.images.prefetch import pixels_ahead
+from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
-from datasets.parallel import as_is, leave_signals_to_the_loop
+from datasets.options import DataOptions
+from datasets.parallel import as_is, leave_signals_to_the_loop, without_faults
 from datasets.records import ImageRecord
-from model.backbones.clip_tokenizer import shared_tokenizer
 from utils.distributed import rank, world_size
+from utils.inputs import InputFormat
+
+
+class EvaluationSplit:
+    """Batches of a split that this process encodes, on the device; identities, captions and files of all of it.
+
+    Captions are batched by length and cut to the longest of their batch, which changes no feature, unless the model
+    looks at padding; then they stay whole and in order. Of several processes each gets every so many-th batch, whole:
+    what a batch is made of, and with it the last digit of a feature, does not depend on their number.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        records: Sequence[ImageRecord],
+        images: Images,
+        form: InputFormat,
+        options: DataOptions,
+        device: torch.device,
+    ) -> None:
+        """
+        Args:
+            name: of the split, for progress bars and tables.
+            records: its images.
+            images: their pixels.
+            form: how the model wants its input.
+            options: batch size and loader processes.
+            device: where batches go.
+        """
+        self.name, self.records, self._images, self._form, self._device = name, tuple(records), images, form, device
+        self.query_pids = torch.tensor([record.pid for record in records for _ in record.captions])
+        """(Q,)"""
+        self.gallery_pids = torch.tensor([record.pid for record in records])
+        """(G,)"""
+        self._captions = self._batch_captions(options.test_batch_size)
+        places = torch.arange(len(records)).split(options.test_batch_size)[rank() :: world_size()]
+        self.gallery_positions = torch.cat([torch.empty(0, dtype=torch.int64), *places])
+        """gallery positions of what :meth:`image_batches` gives, in its order"""
+        self._pin_memory = device.type == "cuda"
+        self._places = [place.tolist() for place in places]
+        self._loader = DataLoader(
+            _GalleryImages(self.paths, images),
+            batch_sampler=self._places,
+            num_workers=options.workers,
+            collate_fn=as_is,
+            worker_init_fn=leave_signals_to_the_loop,
+            pin_memory=self._pin_memory,
+            generator=torch.Generator(),
+        )
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The sentence of every query."""
+        return tuple(caption for record in self.records for caption in record.captions)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file of every gallery image."""
+        return tuple(record.path for record in self.records)
+
+    def picture(self, path: Path) -> Image.Image:
+        """A gallery image at the size that the model sees."""
+        return self._images.picture(path)
+
+    @property
+    def num_image_batches(self) -> int:
+        """Of this process."""
+        return len(self._places)
+
+    @property
+    def num_text_batches(self) -> int:
+        """Of this process."""
+        return len(self._captions)
+
+    def image_batches(self) -> Iterator[Tensor]:
+        """Normalised pixels (B, 3, H, W) of the gallery."""
+        for pixels in self._pixels():
+            pixels = pixels.to(self._device, non_blocking=True)
+            yield normalise(pixels, self._form.pixel_mean, self._form.pixel_std)
+
+    def text_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Query positions (B,) on the CPU; token ids (B, L) and lengths (B,) on the device."""
+        for place, ids, lengths in self._captions:
+            yield place, ids.to(self._device, non_blocking=True), lengths.to(self._device, non_blocking=True)
+
+    def _batch_captions(self, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        ids_QL, length_Q = self._form.tokenizer(self.captions, self._form.text_length)
+        whole = self._form.reads_padding
+        order_Q = torch.arange(len(length_Q)) if whole else torch.argsort(length_Q, stable=True)
+        batches = []
+        for place in order_Q.split(size):
+            longest = ids_QL.shape[1] if whole else int(length_Q[place].max())
+            batches.append((place, ids_QL[place, :longest], length_Q[place]))
+        return batches[rank() :: world_size()]
+
+    def _pixels(self) -> Iterator[Tensor]:
+        if not self._images.cached:
+            yield from without_faults(self._loader)
+            return
+        gallery: _GalleryImages = self._loader.dataset
+        for _, pixels in prefetched(self._places, lambda places: gallery.read(places, self._pin_memory)):
+            yield pixels
 
 
 class _GalleryImages(TorchDataset):
@@ -37,84 +139,3 @@ class _GalleryImages(TorchDataset):
 
     def read(self, positions: list[int], pin_memory: bool = False) -> Tensor:
         return self.images.read_batch([self.paths[position] for position in positions], pin_memory)
-
-
-class ImageBatches:
-    """uint8 pixels of the gallery, in order; can be iterated again for every evaluation.
-
-    Of several processes each gets every so many-th batch, whole: so that what a batch is made of, and with it the last
-    digit of a feature, does not depend on their number.
-    """
-
-    def __init__(self, paths: Sequence[Path], images: Images, options: DataOptions, pin_memory: bool) -> None:
-        batches = torch.arange(len(paths)).split(options.test_batch_size)[rank() :: world_size()]
-        self.places = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
-        """gallery positions of the images that come"""
-        self._pin_memory = pin_memory
-        self._loader = DataLoader(
-            _GalleryImages(paths, images),
-            batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=options.workers,
-            collate_fn=as_is,
-            worker_init_fn=leave_signals_to_the_loop,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),
-        )
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        gallery: _GalleryImages = self._loader.dataset
-        if not gallery.images.cached:
-            yield from _good_batches(self._loader)
-            return
-        for _, pixels in pixels_ahead(self._loader.batch_sampler, partial(gallery.read, pin_memory=self._pin_memory)):
-            yield pixels
-
-
-class EvalData(NamedTuple):
-    """A split to evaluate: queries are all captions, the gallery all images.
-
-    Batches are those that this process encodes, identities those of the whole split.
-    """
-
-    name: str
-    image_batches: Iterable[Tensor]
-    text_batches: list[tuple[Tensor, Tensor]]
-    query_pids: Tensor
-    gallery_pids: Tensor
-    prepare: Callable[[Tensor], Tensor]
-    image_places: Tensor
-
-
-def eval_data(
-    name: str, records: Sequence[ImageRecord], images: Images, options: DataOptions, padded: bool, pin_memory: bool
-) -> EvalData:
-    """Make a split ready for the evaluator.
-
-    Captions are batched by length and cut to the longest of their batch, which changes no feature (text attention is
-    causal), unless ``padded`` says that the model looks at padding; then they stay whole and in order.
-    """
-    tokens_QL = shared_tokenizer()([caption for record in records for caption in record.captions], options.text_length)
-    length_Q = (tokens_QL != 0).sum(dim=1)
-    batches = []
-    order_Q = torch.arange(len(length_Q)) if padded else torch.argsort(length_Q, stable=True)
-    for place in order_Q.split(options.test_batch_size):
-        longest = tokens_QL.shape[1] if padded else int(length_Q[place].max())
-        batches.append((place, tokens_QL[place, :longest].long()))
-    gallery = ImageBatches([record.path for record in records], images, options, pin_memory)
-    return EvalData(
-        name,
-        gallery,
-        batches[rank() :: world_size()],
-        torch.tensor([record.pid for record in records for _ in record.captions]),
-        torch.tensor([record.pid for record in records]),
-        eval_view,
-        gallery.places,
-    )
-
-
-def captions_and_paths(records: Sequence[ImageRecord]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """What :func:`eval_data` makes queries of, and the files of its gallery, each in its order."""
-    return tuple(text for record in records for text in record.captions), tuple(record.path for record in records)

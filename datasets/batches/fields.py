@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.augmentation import draw
-from datasets.captions import AugmentOptions, hide_tokens, mask_tokens
+from datasets.captions import AugmentOptions, hide_tokens, mask_tokens, words_in
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,21 @@ class Sample:
     image_id: int
     tokens_L: np.ndarray
     """(L,) int64 token ids, zero padded"""
+    length: int
+    """how many of them are tokens, start and end included"""
+    mask_id: int
+    """token that stands for a hidden word"""
     size: tuple[int, int]
     """(height, width) of the image"""
 
     def rng(self, field: str) -> np.random.Generator:
         """A generator of its own for each (seed, epoch, sample, field)."""
         return np.random.default_rng((self.seed, self.epoch, self.index, zlib.crc32(field.encode())))
+
+    @property
+    def words(self) -> np.ndarray:
+        """(L,) bool: which positions hold a word that can be hidden."""
+        return words_in(self.tokens_L, self.length, self.mask_id)
 
 
 Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
@@ -50,19 +59,30 @@ def _second_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarr
     return {"images_aug": draw(sample.rng("images_aug"), "augment", *sample.size)}
 
 
+def _caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return _text("caption_ids", sample.tokens_L, sample)
+
+
 def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    return {"caption_ids_aug": hide_tokens(sample.tokens_L, sample.rng("caption_ids_aug"))}
+    hidden_L = hide_tokens(sample.tokens_L, sample.words, sample.mask_id, sample.rng("caption_ids_aug"))
+    return _text("caption_ids_aug", hidden_L, sample)
 
 
 def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.rng("mlm_ids"), options)
-    return {"mlm_ids": masked_L, "mlm_labels": labels_L}
+    rng = sample.rng("mlm_ids")
+    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.words, sample.mask_id, rng, options)
+    return _text("mlm_ids", masked_L, sample) | {"mlm_labels": labels_L}
+
+
+def _text(field: str, ids_L: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
+    """A text field and, beside it, the length of its caption."""
+    return {field: ids_L, f"{field}_lengths": np.int64(sample.length)}
 
 
 PRODUCERS: dict[str, Producer] = {
     "images": _image_view,
     "images_aug": _second_image,
-    "caption_ids": lambda sample, options: {"caption_ids": sample.tokens_L},
+    "caption_ids": _caption,
     "caption_ids_aug": _second_caption,
     "mlm_ids": _mlm,
     "mlm_labels": _mlm,
@@ -98,11 +118,11 @@ def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
 def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
     """Cut text fields to their longest caption, except those whose padding a loss can see.
 
-    Exact: text attention is causal, so no token depends on the padding behind it.
+    Exact where no token depends on the padding behind it, as in causal attention.
     """
     for field in TEXT_FIELDS:
         if field in batch and field not in padded:
-            longest = max(int((batch[field] != 0).sum(axis=1).max()), 2)
+            longest = int(batch[f"{field}_lengths"].max())
             for name in (field, *(other for other, source in _SAME_LENGTH.items() if source == field)):
                 if name in batch:
                     batch[name] = batch[name][:, :longest]
@@ -129,4 +149,4 @@ def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[st
 def aliases(fields: tuple[str, ...], options: AugmentOptions) -> dict[str, str]:
     """Field names that share the tensor of another field."""
     masked = masks_all_captions(fields, options) and "caption_ids" in fields
-    return {"caption_ids": "mlm_ids"} if masked else {}
+    return {"caption_ids": "mlm_ids", "caption_ids_lengths": "mlm_ids_lengths"} if masked else {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from utils import UserError
 from utils.distributed import share_bounds
 
 
@@ -17,9 +18,9 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
 
     def __init__(self, batch_size: int, seed: int, rank: int, world_size: int) -> None:
         if batch_size < 1:
-            raise ValueError(f"--batch_size {batch_size}: at least 1")
+            raise UserError(f"--batch_size {batch_size}: at least 1")
         if batch_size % world_size:
-            raise ValueError(f"--batch_size {batch_size} is not a multiple of the {world_size} processes that share it")
+            raise UserError(f"--batch_size {batch_size} is not a multiple of the {world_size} processes that share it")
         self.batch_size, self.seed = batch_size, seed
         self._rank, self._world_size = rank, world_size
         self._epoch, self._skip = 1, 0
@@ -78,10 +79,10 @@ class RandomSampler(_BatchSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Raises ValueError where there is no sample, or no full batch with ``drop_last``."""
+        """Raises UserError where there is no sample, or no full batch with ``drop_last``."""
         super().__init__(batch_size, seed, rank, world_size)
         if num_samples < (batch_size if drop_last else 1):
-            raise ValueError(f"--batch_size {batch_size}: {num_samples} training samples do not make a batch")
+            raise UserError(f"--batch_size {batch_size}: {num_samples} training samples do not make a batch")
         self._num_samples, self._drop_last = num_samples, drop_last
 
     def order(self, epoch: int) -> list[np.ndarray]:
@@ -110,17 +111,17 @@ class IdentitySampler(_BatchSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """``pids``: the identity of each sample. Raises ValueError where P x K batches cannot be made."""
+        """``pids``: the identity of each sample. Raises UserError where P x K batches cannot be made."""
         super().__init__(batch_size, seed, rank, world_size)
         if num_instance < 1 or batch_size % num_instance:
-            raise ValueError(
+            raise UserError(
                 f"--batch_size {batch_size} is not a multiple of --num_instance {num_instance}; "
                 "a batch is P identities x num_instance samples"
             )
         self._num_instance = num_instance
         ids, identity = np.unique(np.asarray(pids, np.int64), return_inverse=True)
         if len(ids) < batch_size // num_instance:
-            raise ValueError(
+            raise UserError(
                 f"--batch_size {batch_size} with --num_instance {num_instance} takes {batch_size // num_instance} "
                 f"identities per batch, but there are only {len(ids)}; use a smaller batch or more samples of each"
             )

@@ -1,11 +1,11 @@
-"""From flags to batches: reads a data set, tokenises it once, and serves training batches and evaluation splits.
+"""Training batches: samples are made in worker processes, their image views on the device.
 
 Shape letters: B batch, L text length, N pairs of the training split.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +14,31 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets.augmentation import apply
-from datasets.batches.fields import IMAGE_FIELDS, Sample, producers_for, trim
-from datasets.batches.options import DataOptions
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.batches.fields import (
+    IMAGE_FIELDS,
+    TEXT_FIELDS,
+    Sample,
+    aliases,
+    fields_to_make,
+    producers_for,
+    trim,
+)
 from datasets.batches.sampler import IdentitySampler, RandomSampler
 from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.decode import ImageError
-from datasets.images.prefetch import pixels_ahead
+from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
-from datasets.parallel import as_is, leave_signals_to_the_loop
+from datasets.options import DataOptions
+from datasets.parallel import as_is, leave_signals_to_the_loop, without_faults
 from datasets.records import ImageRecord
-from model.backbones.clip_tokenizer import shared_tokenizer
 from utils.distributed import rank, world_size
+from utils.inputs import InputFormat
 
 _TO_READ = "records_to_read"
 """batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
+_ON_CPU = "share_bounds"
+"""batch field that the program reads, which would have to wait for a GPU"""
 
 
 class TrainPairs(TorchDataset):
@@ -40,17 +51,28 @@ class TrainPairs(TorchDataset):
         fields: tuple[str, ...],
         padded: tuple[str, ...],
         augment: AugmentOptions,
-        text_length: int,
+        form: InputFormat,
         seed: int,
     ) -> None:
+        """
+        Args:
+            records: images with their captions.
+            images: their pixels.
+            fields: batch fields to make.
+            padded: text fields that are not cut to their longest caption.
+            augment: what random views are like.
+            form: how the model wants its input.
+            seed: of every random choice.
+        """
         self.records, self.images, self.padded = tuple(records), images, padded
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.mask_id = augment, seed, form.tokenizer.mask_id
         self.producers = producers_for(fields)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
-        self.tokens_NL = shared_tokenizer()(captions, text_length).numpy()
-        probability = augment.word_deletion
-        self.deletion = WordDeletion(captions, text_length, probability) if probability else None
+        self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
+        self.deletion = None
+        if augment.word_deletion:
+            self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
         self.with_images = any(field in IMAGE_FIELDS for field in fields)
 
     def __len__(self) -> int:
@@ -99,100 +121,139 @@ class TrainPairs(TorchDataset):
 
     def _sample(self, epoch: int, index: int) -> Sample:
         image_id = int(self.record_N[index])
-        tokens_L = self.tokens_NL[index].astype(np.int64)
-        sample = Sample(self.seed, epoch, index, self.records[image_id].pid, image_id, tokens_L, self.images.size)
+        sample = Sample(
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+            pid=self.records[image_id].pid,
+            image_id=image_id,
+            tokens_L=self.ids_NL[index],
+            length=int(self.length_N[index]),
+            mask_id=self.mask_id,
+            size=self.images.size,
+        )
         if self.deletion is None:
             return sample
-        return replace(sample, tokens_L=self.deletion(index, sample.rng("words")))
+        tokens_L, length = self.deletion(index, sample.rng("words"))
+        return replace(sample, tokens_L=tokens_L, length=length)
+
+
+class Place(NamedTuple):
+    """Where a run stands."""
+
+    epoch: int
+    """1 in the first epoch"""
+    step: int
+    """steps done in it"""
+    steps: int
+    """steps that it has"""
 
 
 class TrainLoader:
-    """Training batches by epoch, from worker processes that live as long as the run."""
+    """Training batches on the device, epoch by epoch, from worker processes that live as long as the run.
+
+    It knows where it stands and can be set to any step of any epoch.
+    """
 
     def __init__(
-        self, pairs: TrainPairs, options: DataOptions, pin_memory: bool, several_ids: Sequence[str] = ()
+        self,
+        records: Sequence[ImageRecord],
+        images: Images,
+        form: InputFormat,
+        fields: tuple[str, ...],
+        padded: tuple[str, ...],
+        options: DataOptions,
+        augment: AugmentOptions,
+        device: torch.device,
     ) -> None:
-        """``several_ids``: losses that cannot use a batch of one identity."""
-        self._pairs, self._pin_memory = pairs, pin_memory
-        self._several_ids, self._pids = several_ids, pairs.pids if several_ids else np.empty(0, np.int64)
-        processes = {"rank": rank(), "world_size": world_size()}
-        if options.sampler == "identity":
-            self._sampler = IdentitySampler(
-                pairs.pids, options.batch_size, options.num_instance, options.seed, **processes
-            )
-        else:
-            self._sampler = RandomSampler(len(pairs), options.batch_size, options.seed, **processes)
+        """
+        Args:
+            records: the training split.
+            images: its pixels.
+            form: how the model wants its input.
+            fields: batch fields that the losses read.
+            padded: text fields whose padding a loss looks at.
+            options: batch size, order, loader processes.
+            augment: what random views are like.
+            device: where batches go.
+        """
+        self._form, self._options, self._device = form, options, device
+        made = fields_to_make(fields, augment)
+        kept = TEXT_FIELDS if form.reads_padding else padded
+        self._pairs = TrainPairs(records, images, made, kept, augment, form, options.seed)
+        self._aliases = aliases(fields, augment)
+        self.pids = torch.from_numpy(self._pairs.pids)
+        """(N,) identity of every training pair"""
+        self._sampler = _sampler(self._pairs, options)
+        self._epoch, self._step = 1, 0
         self._loader = DataLoader(
-            pairs,
+            self._pairs,
             batch_sampler=self._sampler,
             num_workers=options.workers,
             collate_fn=as_is,
             worker_init_fn=leave_signals_to_the_loop,
-            pin_memory=pin_memory,
+            pin_memory=device.type == "cuda",
             persistent_workers=options.workers > 0,
             generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
         )
+
+    @property
+    def place(self) -> Place:
+        """The epoch that is running, and the steps given out in it."""
+        return Place(self._epoch, self._step, self.steps(self._epoch))
 
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
         return self._sampler.num_batches(epoch)
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the batches of an epoch, without the first ``skip``, and beside it the field
-        ``share_bounds``: in which rows of the batch every process's share begins, and where the last one ends.
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Let the next batch be the one after ``step`` batches of an epoch."""
+        self._epoch, self._step = epoch, step
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """This process's share of the remaining batches of the epoch, and beside it the field ``share_bounds``: in
+        which rows of the batch every process's share begins, and where the last one ends.
 
         Raises:
             ImageError: an image cannot be decoded; names the file.
-            ValueError: a batch to come holds a single identity and a loss cannot use it.
         """
-        self._sampler.set_epoch(epoch, skip)
-        if self._several_ids:
-            self._refuse_one_identity(epoch, skip)
-        for batch, bounds in zip(self._batches(), self._sampler.bounds(epoch, skip), strict=True):
-            yield batch | {"share_bounds": torch.tensor(bounds)}
+        self._sampler.set_epoch(self._epoch, self._step)
+        bounds = self._sampler.bounds(self._epoch, self._step)
+        for batch, bound in zip(self._batches(), bounds, strict=True):
+            ready = self._on_device(batch | {_ON_CPU: torch.tensor(bound)})
+            self._step += 1
+            yield ready
+
+    def unaugmented(self) -> EvaluationSplit:
+        """The training split as evaluation sees one: every image and caption once, as they are."""
+        pairs = self._pairs
+        return EvaluationSplit("train", pairs.records, pairs.images, self._form, self._options, self._device)
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         if not (self._pairs.with_images and self._pairs.images.cached):
-            yield from _good_batches(self._loader)
+            yield from without_faults(self._loader)
             return
-
-        def pixels_of(batch: dict[str, Tensor]) -> Tensor:
-            return self._pairs.read_pixels(batch[_TO_READ], self._pin_memory)
-
-        for batch, pixels in pixels_ahead(_good_batches(self._loader), pixels_of):
+        pin_memory = self._device.type == "cuda"
+        batches = without_faults(self._loader)
+        for batch, pixels in prefetched(batches, lambda batch: self._pairs.read_pixels(batch[_TO_READ], pin_memory)):
             del batch[_TO_READ]
             yield batch | {"pixels": pixels}
 
-    def _refuse_one_identity(self, epoch: int, skip: int) -> None:
-        """Look at the order of an epoch before it begins: here the identities are on the CPU, and no step is lost."""
-        for number, batch in enumerate(self._sampler.order(epoch)[skip:], start=skip + 1):
-            if (self._pids[batch] == self._pids[batch[0]]).all():
-                raise ValueError(
-                    f"--loss_names {'+'.join(self._several_ids)}: needs two identities in every batch, and batch "
-                    f"{number} of epoch {epoch} has {len(batch)} pair(s) of one; use another --batch_size, or with "
-                    "--sampler identity a smaller --num_instance"
-                )
+    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
+        moved = {
+            name: value if name == _ON_CPU else value.to(self._device, non_blocking=True)
+            for name, value in batch.items()
+        }
+        pixels = moved.pop("pixels", None)
+        for field in IMAGE_FIELDS:
+            if field in moved:
+                moved[field] = apply(pixels, moved[field], self._form.pixel_mean, self._form.pixel_std)
+        return moved | {name: moved[source] for name, source in self._aliases.items()}
 
 
-def _good_batches(loader: DataLoader) -> Iterator[Any]:
-    for batch in loader:
-        if isinstance(batch, ImageError):
-            raise batch
-        yield batch
-
-
-def prepare_batch(batch: dict[str, Tensor], device: torch.device, aliases: dict[str, str]) -> dict[str, Tensor]:
-    """Move a batch to the device, make its image views there, and give one tensor a second name where asked.
-
-    Args:
-        batch: from :class:`TrainLoader`.
-        device: where to.
-        aliases: field name to the field whose tensor it shares.
-    """
-    on_cpu = {"share_bounds"}  # read by the program, which would have to wait for a GPU
-    moved = {name: v if name in on_cpu else v.to(device, non_blocking=True) for name, v in batch.items()}
-    pixels = moved.pop("pixels", None)
-    for field in IMAGE_FIELDS:
-        if field in moved:
-            moved[field] = apply(pixels, moved[field])
-    return moved | {name: moved[source] for name, source in aliases.items()}
+def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler:
+    processes = {"rank": rank(), "world_size": world_size()}
+    if options.sampler == "identity":
+        return IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed, **processes)
+    return RandomSampler(len(pairs), options.batch_size, options.seed, **processes)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.parallel import chunked, run_chunks
+from utils import UserError
 
 MAX_PIXELS = 2**26
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -35,7 +36,7 @@ _UPRIGHT = {
 }
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image that cannot be used; the message is one line, the path and the reason."""
 
     def __init__(self, message: str) -> None:

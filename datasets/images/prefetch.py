@@ -17,7 +17,7 @@ _THREADS = 2
 _AHEAD = 3
 
 
-def pixels_ahead(batches: Iterable[Batch], pixels_of: Callable[[Batch], Tensor]) -> Iterator[tuple[Batch, Tensor]]:
+def prefetched(batches: Iterable[Batch], pixels_of: Callable[[Batch], Tensor]) -> Iterator[tuple[Batch, Tensor]]:
     """Every batch with its pixels, in order.
 
     Args:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The pixels of image files at one size, and the flags of reading them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -25,17 +25,17 @@ image.addEventListener("change", () => image.files.length && image.form.submit()
 const viewer = document.getElementById("viewer");
 let at = -1;
 function show(number) {
-  const shown = visible();
-  if (number < 0 || number >= shown.length) return;
+  const photos = visible();
+  if (number < 0 || number >= photos.length) return;
   at = number;
-  const hit = shown[at];
+  const hit = photos[at];
   const full = document.getElementById("full");
   full.src = link(hit).href;
   full.alt = hit.querySelector("img").alt;
   const score = hit.querySelector(".score").textContent;
   document.getElementById("caption").textContent = `${score} · ${link(hit).title}`;
   document.getElementById("before").disabled = at === 0;
-  document.getElementById("after").disabled = at === shown.length - 1;
+  document.getElementById("after").disabled = at === photos.length - 1;
   if (!viewer.open) viewer.showModal();
 }
 for (const hit of hits) {
@@ -54,11 +54,11 @@ viewer.addEventListener("close", () => {
   if (hit && !document.activeElement.matches("input")) link(hit).focus();
 });
 
-function step(key, shown, from) {
+function step(key, photos, from) {
   if (key === "ArrowRight") return from + 1;
   if (key === "ArrowLeft") return from - 1;
   const top = (hit) => hit.getBoundingClientRect().top;
-  const columns = shown.filter((hit) => top(hit) === top(shown[0])).length;
+  const columns = photos.filter((hit) => top(hit) === top(photos[0])).length;
   return key === "ArrowDown" ? from + columns : from - columns;
 }
 document.addEventListener("keydown", (event) => {
@@ -71,12 +71,12 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     document.getElementById("query").select();
   } else if (event.key.startsWith("Arrow") && !typing) {
-    const shown = visible();
-    const from = shown.findIndex((hit) => link(hit) === document.activeElement);
-    const to = from < 0 ? 0 : step(event.key, shown, from);
-    if (shown[to]) {
+    const photos = visible();
+    const from = photos.findIndex((hit) => link(hit) === document.activeElement);
+    const to = from < 0 ? 0 : step(event.key, photos, from);
+    if (photos[to]) {
       event.preventDefault();
-      link(shown[to]).focus();
+      link(photos[to]).focus();
     }
   }
 });

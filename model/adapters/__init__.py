@@ -1,4 +1,4 @@
-"""What changes the towers without being part of CLIP: LoRA and prompts. With either, CLIP itself is frozen."""
+"""What changes the towers without being part of them: LoRA, prompts (both freeze the towers), and PHP's parsing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
 from model.adapters.prompts import CoupledPrompts, PromptOptions, prompts_in
-from model.backbones.clip import CLIP
+from model.backbones.spec import Backbone
 from utils.options import opt
 
 
@@ -15,7 +15,7 @@ from utils.options import opt
 class FreezeOptions:
     """What is trained of the towers, and what is kept for it."""
 
-    train_backbone: bool = opt(False, "train CLIP's own weights beside LoRA and prompts, which otherwise freeze it")
+    train_backbone: bool = opt(False, "train the towers too beside LoRA and prompts, which otherwise freeze them")
     recompute: bool | None = opt(
         None,
         "compute normalised inputs and the perceptrons of the towers again in the backward pass instead of keeping "
@@ -23,29 +23,28 @@ class FreezeOptions:
     )
 
 
-def add_adapters(clip: CLIP, lora: LoRAOptions, prompts: PromptOptions, freeze: FreezeOptions) -> None:
+def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, freeze: FreezeOptions) -> None:
     """Give the towers what the flags ask for, and freeze what is not to be trained.
 
     Raises:
-        ValueError: the prompts do not fit the towers.
+        UserError: the prompts do not fit the towers.
     """
     adapted = lora.rank > 0 or prompts.depth > 0
-    clip.requires_grad_(not adapted or freeze.train_backbone)
+    backbone.requires_grad_(not adapted or freeze.train_backbone)
     if lora.rank:
-        add_lora(clip, lora.rank, lora.alpha(lora.rank))
+        add_lora(backbone, lora.rank, lora.alpha(lora.rank))
     if prompts.depth:
-        clip.prompts = CoupledPrompts(prompts.num_context, prompts.depth, clip.sizes)
-    for tower in (clip.visual, clip.text):
-        for block in tower.transformer.resblocks:
-            block.recompute = adapted if freeze.recompute is None else freeze.recompute
+        backbone.prompts = CoupledPrompts(prompts.num_context, prompts.depth, backbone.spec)
+    for block in backbone.blocks():
+        block.recompute = adapted if freeze.recompute is None else freeze.recompute
 
 
-def restore_adapters(clip: CLIP, state: Mapping[str, Tensor], lora: LoRAOptions) -> dict[str, Tensor]:
-    """Make a model for a checkpoint that was trained with adapters, for testing.
+def restore_adapters(backbone: Backbone, state: Mapping[str, Tensor], lora: LoRAOptions) -> dict[str, Tensor]:
+    """Make towers fit a checkpoint that was trained with adapters, for testing.
 
     Args:
-        clip: the towers; they get the prompts that the checkpoint has.
-        state: weights under our names.
+        backbone: gets the prompts that the checkpoint has.
+        state: weights of the backbone, under our names.
         lora: the scale of LoRA. That the flags ask for a LoRA which the checkpoint lacks is no error: in an exported or
             published one it is merged.
 
@@ -54,5 +53,5 @@ def restore_adapters(clip: CLIP, state: Mapping[str, Tensor], lora: LoRAOptions)
     """
     num_context, depth = prompts_in(state)
     if depth:
-        clip.prompts = CoupledPrompts(num_context, depth, clip.sizes)
+        backbone.prompts = CoupledPrompts(num_context, depth, backbone.spec)
     return merged(state, lora.alpha(rank_in(state))) if rank_in(state) else dict(state)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils import UserError
+
 
 class Routed(NamedTuple):
     """What a mixture returns."""
@@ -89,7 +91,7 @@ class MixtureOfExperts(nn.Module):
     """Top-k mixture whose router sees the token and a learnable vector of the block.
 
     Dense: every token passes through all experts in one product and the gates choose. With 2 of 4 narrow experts that
-    takes no longer on a CPU than gather/scatter (tests.benchmarks.php), and a GPU need not wait for the router.
+    takes no longer on a CPU than gather/scatter (benchmarks.php), and a GPU need not wait for the router.
     """
 
     def __init__(self, width: int, reduction: int, experts: int, topk: int, dropout: float = 0.1) -> None:
@@ -103,7 +105,7 @@ class MixtureOfExperts(nn.Module):
         """
         super().__init__()
         if topk > experts:
-            raise ValueError(f"--topk {topk}: there are only --num_experts {experts} to choose from")
+            raise UserError(f"--topk {topk}: there are only --num_experts {experts} to choose from")
         self.topk = topk
         self.input_gate = nn.Linear(width, experts, bias=False)
         self.task_gate = nn.Linear(width, experts, bias=False)

@@ -2,7 +2,7 @@
 
 loralib gives the parameters, their initialisation and the scale; its weights are never merged while the model lives
 (``merge_weights=False``). Both layers here change the order of loralib's forward pass, low-rank part first: where a
-block recomputes its input in the backward pass (``model.clip.recomputed``), the product with W then need not be
+block recomputes its input in the backward pass (``towers.recomputed``), the product with W then need not be
 repeated. loralib's fused layer also forms the full B A in every pass, which takes 2.5 times as long on a CPU
 (197 tokens of width 768, forward and backward) as the factors one after the other.
 
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones.clip import CLIP
+from model.backbones.spec import Backbone
+from utils import UserError
 from utils.options import opt
 
 PUBLISHED_RANK = 4
@@ -36,9 +37,9 @@ class LoRAOptions:
 
     def __post_init__(self) -> None:
         if self.lora_r is not None and self.lora_r < 0:
-            raise ValueError(f"--lora_r {self.lora_r}: expected 0 (no LoRA) or more")
+            raise UserError(f"--lora_r {self.lora_r}: expected 0 (no LoRA) or more")
         if self.lora_alpha is not None and not self.lora_alpha > 0:
-            raise ValueError(f"--lora_alpha {self.lora_alpha:g}: expected a number above 0 (--lora_r 0 means no LoRA)")
+            raise UserError(f"--lora_alpha {self.lora_alpha:g}: expected a number above 0 (--lora_r 0 means no LoRA)")
 
     @property
     def rank(self) -> int:
@@ -89,14 +90,14 @@ class LoRAQKV(loralib.MergedLinear):
         return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scaling)
 
 
-def add_lora(clip: CLIP, rank: int, alpha: float) -> None:
-    """Give q, k, v, out and both perceptron layers of every block of both towers a LoRA; their weights are kept."""
-    for tower in (clip.visual, clip.text):
-        for block in tower.transformer.resblocks:
-            block.attn.in_proj = LoRAQKV(block.attn.in_proj, rank, alpha)
-            block.attn.out_proj = LoRALinear(block.attn.out_proj, rank, alpha)
-            block.mlp.c_fc = LoRALinear(block.mlp.c_fc, rank, alpha)
-            block.mlp.c_proj = LoRALinear(block.mlp.c_proj, rank, alpha)
+def add_lora(backbone: Backbone, rank: int, alpha: float) -> None:
+    """Give every linear layer in the blocks of both towers a LoRA (fused q, k and v one each); weights are kept."""
+    for block in backbone.blocks():
+        linears = [(name, layer) for name, layer in block.named_modules() if isinstance(layer, nn.Linear)]
+        for name, layer in linears:
+            owner, _, attribute = name.rpartition(".")
+            adapted = LoRAQKV if attribute == "in_proj" else LoRALinear
+            setattr(block.get_submodule(owner), attribute, adapted(layer, rank, alpha))
 
 
 def rank_in(state: Mapping[str, Tensor]) -> int:

@@ -4,16 +4,18 @@ CRFM gathers tokens into a few learnable parts; EFP refines them with mixtures o
 Shape letters: B batch, L tokens, P parts, D embedding, E experts, N blocks, M modalities (image, text).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.adapters.experts import MixtureOfExperts, Routed
 from model.backbones.spec import Encoded
 from model.backbones.towers import MLP, Attention
+from utils import UserError
 from utils.distributed import all_sum
 from utils.options import opt
 
@@ -54,7 +56,7 @@ class ParsingOptions:
     def __post_init__(self) -> None:
         for name in ("cnum", "num_experts", "topk", "reduction", "moe_layers", "moe_heads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected at least 1")
+                raise UserError(f"--{name} {getattr(self, name)}: expected at least 1")
 
 
 class CRFM(nn.Module):
@@ -82,6 +84,9 @@ class CRFM(nn.Module):
 class ExpertBlock(nn.Module):
     """CLIP's residual block with a mixture of experts beside its MLP."""
 
+    keep_input_only = False
+    """whether training keeps nothing but the input, and computes the block again in the backward pass"""
+
     def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
         super().__init__()
         self.over_batch = over_batch
@@ -97,6 +102,11 @@ class ExpertBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Routed:
         """(B, L, D) to (B, L, D), with the routing of this block."""
+        if self.keep_input_only and torch.is_grad_enabled():
+            return Routed(*checkpoint(self._whole, x_BLD, use_reentrant=False))
+        return self._whole(x_BLD)
+
+    def _whole(self, x_BLD: Tensor) -> Routed:
         x_BLD = x_BLD + self._attend(self.ln_1(x_BLD))
         routed = self.moe(self.ln_3(x_BLD), self.task)
         return routed._replace(out=x_BLD + self.mlp(self.ln_2(x_BLD)) + routed.out)
@@ -128,8 +138,6 @@ class Parsing(nn.Module):
     """feature = pooled feature + mean over what the stages make of the tokens."""
 
     Options: ClassVar[type] = ParsingOptions
-    loss_weights: ClassVar[Mapping[str, float]] = {"itc": 5.0, "mlm": 0.5, "id": 1.0}
-    """weights that PHP was published with, where no flag says otherwise"""
 
     def __init__(self, options: ParsingOptions, width: int) -> None:
         """
@@ -138,7 +146,7 @@ class Parsing(nn.Module):
             width: D.
 
         Raises:
-            ValueError: the heads or the reduction do not suit the width.
+            UserError: the heads or the reduction do not suit the width.
         """
         super().__init__()
         self.stages = VARIANTS[options.php_variant or "full"]
@@ -147,17 +155,23 @@ class Parsing(nn.Module):
         self.efp = None
         if "efp" in self.stages:
             if width % options.moe_heads:
-                raise ValueError(f"--moe_heads {options.moe_heads}: does not divide the embedding width {width}")
+                raise UserError(f"--moe_heads {options.moe_heads}: does not divide the embedding width {width}")
             if options.reduction > width:
-                raise ValueError(f"--reduction {options.reduction}: above the embedding width {width}")
+                raise UserError(f"--reduction {options.reduction}: above the embedding width {width}")
             self.efp = EFP(width, options, self.over_batch)
             used_MNE = torch.zeros(len(MODALITIES), options.moe_layers, options.num_experts, dtype=torch.long)
             self.register_buffer("used_MNE", used_MNE, persistent=False)
+            """tokens that chose each expert in evaluation; in no checkpoint"""
 
     @property
     def reads_padding(self) -> bool:
         """Whether a caption's feature depends on the padding behind it."""
         return bool(self.stages)
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Those of EFP."""
+        if self.efp is not None:
+            yield from self.efp.resblocks
 
     def forward(self, encoded: Encoded, modality: str) -> Encoded:
         """A tower's output with the parts' summary added to the pooled feature, and the routing of its tokens.
@@ -204,14 +218,14 @@ def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: st
         source: what to call the checkpoint in an error.
 
     Raises:
-        ValueError: ``--php_variant`` needs weights that are not there.
+        UserError: ``--php_variant`` needs weights that are not there.
     """
     there = tuple(stage for stage in VARIANTS["full"] if any(key.startswith(f"{stage}.") for key in state))
     variant = options.php_variant or next(name for name, stages in VARIANTS.items() if stages == there)
     missing = [stage for stage in VARIANTS[variant] if stage not in there]
     if missing:
         choices = ", ".join(name for name, stages in VARIANTS.items() if set(stages) <= set(there))
-        raise ValueError(f"--php_variant {variant}: no {missing[0]} weights in {source}; choose from {choices}")
+        raise UserError(f"--php_variant {variant}: no {missing[0]} weights in {source}; choose from {choices}")
     found = {}
     if "crfm" in there:
         found["cnum"] = len(state["crfm.part_tokens"])

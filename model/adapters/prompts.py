@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.backbones.spec import ClipSizes
+from model.backbones.spec import BackboneSpec
+from utils import UserError
 from utils.options import opt
 
 
@@ -27,11 +28,11 @@ class PromptOptions:
 
     def __post_init__(self) -> None:
         if self.num_context < 1:
-            raise ValueError(
+            raise UserError(
                 f"--num_context {self.num_context}: expected at least 1 (--prompt_depth 0 means no prompts)"
             )
         if self.prompt_depth is not None and self.prompt_depth < 0:
-            raise ValueError(f"--prompt_depth {self.prompt_depth}: expected 0 (no prompts) or more")
+            raise UserError(f"--prompt_depth {self.prompt_depth}: expected 0 (no prompts) or more")
 
     @property
     def depth(self) -> int:
@@ -49,20 +50,21 @@ class CoupledPrompts(nn.Module):
 
     roles: ClassVar[dict[str, str]] = {"": "prompt"}
 
-    def __init__(self, num_context: int, depth: int, sizes: ClipSizes) -> None:
-        """Raises ValueError where the towers have fewer blocks, or the context no room for a word."""
+    def __init__(self, num_context: int, depth: int, spec: BackboneSpec) -> None:
+        """Raises UserError where the towers take no prompts or have fewer blocks, or the context no room for a word."""
         super().__init__()
-        blocks = min(sizes.vision_layers, sizes.text_layers)
-        if depth > blocks:
-            raise ValueError(f"--prompt_depth {depth}: the towers have only {blocks} blocks")
-        if num_context > sizes.context_length - 3:
-            raise ValueError(
-                f"--num_context {num_context}: the text tower takes {sizes.context_length} tokens, which must include "
+        if not spec.prompt_blocks:
+            raise UserError(f"--prompt_depth {depth}: this backbone takes no prompts; leave the flag out")
+        if depth > spec.prompt_blocks:
+            raise UserError(f"--prompt_depth {depth}: the towers have only {spec.prompt_blocks} blocks")
+        if num_context > spec.context_length - 3:
+            raise UserError(
+                f"--num_context {num_context}: the text tower takes {spec.context_length} tokens, which must include "
                 "start, end and a word"
             )
-        shape = (num_context, sizes.text_width)
+        shape = (num_context, spec.text_width)
         self.vectors = nn.ParameterList(nn.Parameter(0.02 * torch.randn(shape)) for _ in range(depth))
-        self.to_image = nn.ModuleList(nn.Linear(sizes.text_width, sizes.vision_width) for _ in range(depth))
+        self.to_image = nn.ModuleList(nn.Linear(spec.text_width, spec.image_width) for _ in range(depth))
 
     def text(self) -> tuple[Tensor, ...]:
         """(P, W) for each of the first blocks of the text tower."""
@@ -74,6 +76,6 @@ class CoupledPrompts(nn.Module):
 
 
 def prompts_in(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Number of prompts and depth in a checkpoint with our names, both 0 without any."""
-    vectors = [value for key, value in state.items() if key.startswith("clip.prompts.vectors.")]
+    """Number of prompts and depth in the weights of a backbone, both 0 without any."""
+    vectors = [value for key, value in state.items() if key.startswith("prompts.vectors.")]
     return (len(vectors[0]), len(vectors)) if vectors else (0, 0)

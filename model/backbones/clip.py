@@ -1,43 +1,18 @@
-"""Where weights come from: OpenAI's archives, plain state dicts, published run directories; all end in our key names.
-
-Archives are looked for on disk first and downloaded last. Only tensors are read, and no code in a file is run.
-"""
+"""CLIP (Radford et al., ICML 2021), in every size that OpenAI's names fit: sizes are read off the weights."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones.spec import BackboneOptions, ClipSizes, Encoded
-from model.backbones.towers import ImageTower, TextTower
+from model.backbones.clip_tokenizer import ClipTokenizer, shared_tokenizer
+from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec, Encoded
+from model.backbones.towers import ClipSizes, ImageTower, TextTower
 from model.checkpoints.archives import find_weights, load_strict, read_weights
-
-
-class CLIP(nn.Module):
-    """Both towers with CLIP's random initialisation; :mod:`model.weights` fills in trained weights."""
-
-    def __init__(self, sizes: ClipSizes) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.visual = ImageTower(sizes)
-        self.text = TextTower(sizes)
-        self.visual.transformer.init(sizes.vision_layers)
-        self.text.transformer.init(sizes.text_layers)
-        self.prompts: nn.Module | None = None
-        """prompts of both towers, put there by :mod:`model.adapters.prompts`"""
-
-    def encode_image(self, images_BCHW: Tensor) -> Encoded:
-        """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
-        return self.visual(images_BCHW, () if self.prompts is None else self.prompts.image())
-
-    def encode_text(self, ids_BL: Tensor) -> Encoded:
-        """Token ids to tokens and pooled features, with the prompts if there are any."""
-        return self.text(ids_BL, () if self.prompts is None else self.prompts.text())
-
+from utils import UserError
 
 VIT_B_16 = ClipSizes(512, (224, 224), 16, 16, 768, 12, 512, 12, 49408, 77)
 """the sizes that OpenAI published for ViT-B/16"""
@@ -50,30 +25,77 @@ RANDOM = {
 """architectures with random weights: ``tiny`` for tests, ``small`` for the demo, ``random-ViT-B/16`` for timing"""
 
 
-def load_clip(options: BackboneOptions) -> CLIP:
-    """The towers that ``--pretrain_choice`` names, at the size of ``--img_size``.
+class CLIP(Backbone):
+    """Both towers with CLIP's random initialisation, to be filled with trained weights."""
 
-    Raises:
-        ValueError: the file is absent, damaged or does not describe a CLIP model; names the file and the remedy.
-    """
-    if options.pretrain_choice in RANDOM:
-        return CLIP(at_resolution(RANDOM[options.pretrain_choice], options))
-    path = find_weights(options.pretrain_choice)
-    state = clip_names(read_weights(path))
+    name = "clip"
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.spec = BackboneSpec(
+            embed_dim=sizes.embed_dim,
+            vocab_size=sizes.vocab_size,
+            image_size=sizes.image_size,
+            context_length=sizes.context_length,
+            text_is_causal=True,
+            pixel_mean=(0.48145466, 0.4578275, 0.40821073),
+            pixel_std=(0.26862954, 0.26130258, 0.27577711),
+            text_width=sizes.text_width,
+            image_width=sizes.vision_width,
+            prompt_blocks=min(sizes.vision_layers, sizes.text_layers),
+        )
+        self.visual = ImageTower(sizes)
+        self.text = TextTower(sizes)
+        self.visual.transformer.init(sizes.vision_layers)
+        self.text.transformer.init(sizes.text_layers)
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """CLIP's byte-pair tokenizer."""
+        return shared_tokenizer()
+
+    @classmethod
+    def load(cls, choice: str, options: BackboneOptions) -> "CLIP":
+        """See the base class; ``choice``: a published name, a file, or an architecture with random weights."""
+        if choice in RANDOM:
+            return cls(at_resolution(RANDOM[choice], options))
+        path = find_weights(choice, RANDOM)
+        source = f"--pretrain_choice {path}"
+        state = clip_names(read_weights(path))
+        clip = cls(at_resolution(_sizes(state, f"{source}: not a CLIP vision transformer"), options))
+        state["visual.positional_embedding"] = resize_positions(state["visual.positional_embedding"], clip.sizes.grid)
+        load_strict(clip, state, source)
+        clip.weights_file = path
+        return clip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], options: BackboneOptions, source: str) -> "CLIP":
+        """See the base class."""
+        return cls(at_resolution(_sizes(state, f"{source}: no trained towers in it"), options))
+
+    def encode_image(self, images_BCHW: Tensor) -> Encoded:
+        """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
+        return self.visual(images_BCHW, () if self.prompts is None else self.prompts.image())
+
+    def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
+        """Token ids to tokens and pooled features, with the prompts if there are any."""
+        return self.text(ids_BL, lengths_B, () if self.prompts is None else self.prompts.text())
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Those of the image tower, then those of the text tower."""
+        for tower in (self.visual, self.text):
+            yield from tower.transformer.resblocks
+
+
+def _sizes(state: Mapping[str, Tensor], complaint: str) -> ClipSizes:
     try:
-        stored = sizes_of(state)
+        return sizes_of(state)
     except KeyError as error:
-        raise ValueError(
-            f"--pretrain_choice {path}: not a CLIP vision transformer, it has no weight {error}; its first keys are "
-            f"{', '.join(list(state)[:5])}"
-        ) from None
+        found = ", ".join(list(state)[:5]) or "none"
+        raise UserError(f"{complaint}, it has no weight {error}; its first keys are {found}") from None
     except ValueError as error:
-        raise ValueError(f"--pretrain_choice {path}: not a CLIP vision transformer, {error}") from None
-    sizes = at_resolution(stored, options)
-    clip = CLIP(sizes)
-    state["visual.positional_embedding"] = resize_positions(state["visual.positional_embedding"], sizes.grid)
-    load_strict(clip, state, f"--pretrain_choice {path}")
-    return clip
+        raise UserError(f"{complaint}, {error}") from None
 
 
 def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:
@@ -81,13 +103,8 @@ def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:
     stride = options.stride_size or sizes.patch_size
     if min(options.img_size) < sizes.patch_size:
         shown = " ".join(str(side) for side in options.img_size)
-        raise ValueError(f"--img_size {shown}: smaller than one patch of {sizes.patch_size} pixels")
+        raise UserError(f"--img_size {shown}: smaller than one patch of {sizes.patch_size} pixels")
     return replace(sizes, image_size=tuple(options.img_size), stride=stride)
-
-
-def weights_file(options: BackboneOptions) -> Path | None:
-    """The file that ``--pretrain_choice`` stands for; None for random weights."""
-    return None if options.pretrain_choice in RANDOM else find_weights(options.pretrain_choice)
 
 
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
@@ -121,7 +138,7 @@ _SHAPED = {
 """weights that the sizes of the towers are read off, and how many dimensions each has"""
 
 
-def sizes_of(state: Mapping[str, Tensor], prefix: str = "") -> ClipSizes:
+def sizes_of(state: Mapping[str, Tensor]) -> ClipSizes:
     """Every size of the towers, read off a state dict with our key names; the image is assumed square.
 
     Raises:
@@ -129,24 +146,24 @@ def sizes_of(state: Mapping[str, Tensor], prefix: str = "") -> ClipSizes:
         ValueError: such a weight has the wrong number of dimensions, or none of them.
     """
     for name, dimensions in _SHAPED.items():
-        shape = tuple(state[prefix + name].shape)
+        shape = tuple(state[name].shape)
         if len(shape) != dimensions or 0 in shape:
-            raise ValueError(f"its weight {prefix}{name} has the shape {shape}")
-    conv = state[f"{prefix}visual.conv1.weight"]
+            raise ValueError(f"its weight {name} has the shape {shape}")
+    conv = state["visual.conv1.weight"]
     patch = conv.shape[-1]
-    side = patch * round((state[f"{prefix}visual.positional_embedding"].shape[0] - 1) ** 0.5)
-    vocab_size, text_width = state[f"{prefix}text.token_embedding.weight"].shape
+    side = patch * round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    vocab_size, text_width = state["text.token_embedding.weight"].shape
     return ClipSizes(
-        embed_dim=state[f"{prefix}text.text_projection"].shape[1],
+        embed_dim=state["text.text_projection"].shape[1],
         image_size=(side, side),
         patch_size=patch,
         stride=patch,
         vision_width=conv.shape[0],
-        vision_layers=_layers(state, f"{prefix}visual.transformer.resblocks."),
+        vision_layers=_layers(state, "visual.transformer.resblocks."),
         text_width=text_width,
-        text_layers=_layers(state, f"{prefix}text.transformer.resblocks."),
+        text_layers=_layers(state, "text.transformer.resblocks."),
         vocab_size=vocab_size,
-        context_length=state[f"{prefix}text.positional_embedding"].shape[0],
+        context_length=state["text.positional_embedding"].shape[0],
     )
 
 
@@ -165,7 +182,7 @@ def resize_positions(positions_LW: Tensor, grid: tuple[int, int]) -> Tensor:
         return positions_LW
     side = round((positions_LW.shape[0] - 1) ** 0.5)
     if side * side + 1 != positions_LW.shape[0]:
-        raise ValueError(f"{positions_LW.shape[0]} image positions are not a square grid and a class position")
+        raise UserError(f"{positions_LW.shape[0]} image positions are not a square grid and a class position")
     grid_1WRC = positions_LW[1:].T.reshape(1, -1, side, side)
     resized_1WRC = F.interpolate(grid_1WRC, size=grid, mode="bilinear", align_corners=False)
     return torch.cat([positions_LW[:1], resized_1WRC.flatten(2)[0].T])

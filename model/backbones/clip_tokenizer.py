@@ -17,9 +17,10 @@ import ftfy
 import numpy as np
 import regex
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from utils import UserError
+from utils.inputs import Tokenizer, Tokens
 from utils.log import hide_bar
 
 MASK = "<|mask|>"
@@ -46,11 +47,12 @@ def clean(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
-class Tokenizer:
+class ClipTokenizer(Tokenizer):
     """Captions to ids and back; words are looked up in a cache, so each is split only once."""
 
     def __init__(self) -> None:
         """Raises FileNotFoundError where the open_clip_torch package or its merges are missing."""
+        self.start_id, self.end_id, self.mask_id = START_ID, END_ID, MASK_ID
         symbols = _byte_symbols()
         self._bytes = [bytes([byte]) for byte in symbols] + [bytes([byte]) + b" " for byte in symbols]
         self._byte_ids = {byte: id_ for id_, byte in enumerate(symbols)}
@@ -82,23 +84,25 @@ class Tokenizer:
             ids += known
         return ids
 
-    def __call__(self, texts: str | Sequence[str], length: int = CONTEXT_LENGTH) -> Tensor:
-        """Ids of captions, (N, length) int64: start, caption, end, zeros.
+    def __call__(self, texts: str | Sequence[str], length: int = CONTEXT_LENGTH) -> Tokens:
+        """Ids (N, length) of captions: start, caption, end, zeros; and how many tokens each has.
 
-        A caption that is too long is cut, and its last place given to the end token. One caption may come as a string.
+        A caption that is too long is truncated, its last place given to the end token. One caption may be a string.
 
         Raises:
-            ValueError: ``length`` leaves no room for start and end.
+            UserError: ``length`` leaves no room for start and end.
         """
         if length < 2:
-            raise ValueError(f"text length {length}: start and end alone take 2")
+            raise UserError(f"--text_length {length}: start and end alone take 2 tokens")
         texts = [texts] if isinstance(texts, str) else texts
         ids_NL = np.zeros((len(texts), length), dtype=np.int64)
+        lengths_N = np.zeros(len(texts), dtype=np.int64)
         quiet = hide_bar() if len(texts) >= SHOW_PROGRESS_FROM else True
         for row, text in enumerate(tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=quiet)):
             ids = [START_ID, *self.encode(text)[: length - 2], END_ID]
             ids_NL[row, : len(ids)] = ids
-        return torch.from_numpy(ids_NL)
+            lengths_N[row] = len(ids)
+        return Tokens(torch.from_numpy(ids_NL), torch.from_numpy(lengths_N))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token, lower case, a blank after each word; start tokens are dropped."""
@@ -131,9 +135,9 @@ class Tokenizer:
 
 
 @functools.cache
-def shared_tokenizer() -> Tokenizer:
+def shared_tokenizer() -> ClipTokenizer:
     """One tokenizer for all that a program tokenises: making one takes a quarter of a second."""
-    return Tokenizer()
+    return ClipTokenizer()
 
 
 def _byte_symbols() -> dict[int, str]:

@@ -1,45 +1,18 @@
-"""TODO"""
+"""What the rest of the program knows about a backbone: its interface, its sizes, and the flags that choose one.
 
+Shape letters: B batch, L tokens, D joint embedding, N blocks, E experts.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from utils import UserError
+from utils.inputs import Tokenizer
 from utils.options import opt
-
-
-class Encoded(NamedTuple):
-    """What a tower returns."""
-
-    tokens: Tensor
-    """(B, L, D) every token in the joint space"""
-    pooled: Tensor
-    """(B, D) the feature used for retrieval, not normalised"""
-    routing: Tensor
-    """(N, 2, E) of the N blocks with E experts: summed over tokens, the probability of each expert and how often it was
-    chosen; 0 without experts"""
-
-
-@dataclass(frozen=True)
-class ClipSizes:
-    """Everything that shapes the towers; read off a state dict by :func:`model.weights.sizes_of`."""
-
-    embed_dim: int
-    image_size: tuple[int, int]
-    """(height, width) in pixels"""
-    patch_size: int
-    stride: int
-    vision_width: int
-    vision_layers: int
-    text_width: int
-    text_layers: int
-    vocab_size: int
-    context_length: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches; patches overlap when the stride is smaller than the patch."""
-        return tuple((side - self.patch_size) // self.stride + 1 for side in self.image_size)
 
 
 @dataclass(frozen=True)
@@ -57,6 +30,90 @@ class BackboneOptions:
     def __post_init__(self) -> None:
         if len(self.img_size) != 2 or min(self.img_size) < 1:
             shown = " ".join(str(side) for side in self.img_size)
-            raise ValueError(f"--img_size {shown}: expected height and width in pixels, as in --img_size 384 128")
+            raise UserError(f"--img_size {shown}: expected height and width in pixels, as in --img_size 384 128")
         if self.stride_size is not None and self.stride_size < 1:
-            raise ValueError(f"--stride_size {self.stride_size}: expected at least 1 pixel")
+            raise UserError(f"--stride_size {self.stride_size}: expected at least 1 pixel")
+
+
+class Encoded(NamedTuple):
+    """What a tower returns."""
+
+    tokens: Tensor
+    """(B, L, D) every token in the joint space"""
+    pooled: Tensor
+    """(B, D) the feature used for retrieval, not normalised"""
+    routing: Tensor
+    """(N, 2, E) of the N blocks with E experts: summed over tokens, the probability of each expert and how often it was
+    chosen; 0 without experts"""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Everything about a backbone that losses, adapters and data depend on."""
+
+    embed_dim: int
+    vocab_size: int
+    image_size: tuple[int, int]
+    """(height, width) in pixels"""
+    context_length: int
+    """most tokens that the text tower takes, prompts included"""
+    text_is_causal: bool
+    """whether no text token depends on those behind it, so that padding may be cut off"""
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    text_width: int
+    image_width: int
+    prompt_blocks: int
+    """the first blocks of both towers into which learned prompts can be put; 0 where that is not possible"""
+
+
+class Backbone(nn.Module):
+    """Two towers and what belongs to them. A new backbone is a subclass and a line in BACKBONES."""
+
+    name: ClassVar[str]
+    """its key in BACKBONES"""
+    spec: BackboneSpec
+    tokenizer: Tokenizer
+    weights_file: Path | None = None
+    """the file that its weights were read from"""
+    prompts: nn.Module | None = None
+    """learned prompts of both towers, put there by :mod:`model.adapters.prompts`"""
+
+    @classmethod
+    def load(cls, choice: str, options: BackboneOptions) -> "Backbone":
+        """The towers that a run starts from.
+
+        Args:
+            choice: value of ``--pretrain_choice``, without the prefix.
+            options: image size and stride.
+
+        Raises:
+            UserError: there are no such weights, or they do not fit.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], options: BackboneOptions, source: str) -> "Backbone":
+        """Towers of the sizes that a checkpoint's weights show, to be filled with them.
+
+        Args:
+            state: weights below ``NAME.``, without that prefix.
+            options: image size and stride.
+            source: what to call the checkpoint in an error.
+
+        Raises:
+            UserError: weights are missing or have other shapes than this backbone's.
+        """
+        raise NotImplementedError
+
+    def encode_image(self, images_BCHW: Tensor) -> Encoded:
+        """Normalised pixels to tokens and pooled features."""
+        raise NotImplementedError
+
+    def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
+        """Token ids to tokens and pooled features; ``lengths_B``: tokens of each caption, start and end included."""
+        raise NotImplementedError
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """The blocks of both towers, for LoRA, recomputation and compilation."""
+        raise NotImplementedError

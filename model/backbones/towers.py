@@ -4,6 +4,7 @@ Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C h
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.backbones.spec import ClipSizes, Encoded
+from model.backbones.spec import Encoded
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """Everything that shapes the towers; read off a state dict by :func:`model.backbones.clip.sizes_of`."""
+
+    embed_dim: int
+    image_size: tuple[int, int]
+    """(height, width) in pixels"""
+    patch_size: int
+    stride: int
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    vocab_size: int
+    context_length: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; patches overlap when the stride is smaller than the patch."""
+        return tuple((side - self.patch_size) // self.stride + 1 for side in self.image_size)
 
 
 class _QuickGELU(torch.autograd.Function):
@@ -123,11 +146,13 @@ class Block(nn.Module):
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """(B, L, W) to (B, L, W)."""
-        if not torch.is_grad_enabled():
-            return self._whole(x_BLW, causal)
-        if self.keep_input_only:
-            return recomputed(lambda x: self._whole(x, causal), x_BLW)
-        return self._thrifty(x_BLW, causal) if self.recompute else self._whole(x_BLW, causal)
+        if self.recompute and not self.keep_input_only and torch.is_grad_enabled():
+            return self._thrifty(x_BLW, causal)
+        return self.saving(lambda x: self._whole(x, causal), x_BLW)
+
+    def saving(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``function(x)``, with its inner results kept or computed again as ``keep_input_only`` says."""
+        return recomputed(function, x) if self.keep_input_only and torch.is_grad_enabled() else function(x)
 
     def _whole(self, x_BLW: Tensor, causal: bool) -> Tensor:
         x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)
@@ -233,11 +258,16 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
-    def forward(self, ids_BL: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
-        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token (largest id) is pooled.
+    def forward(self, ids_BL: Tensor, lengths_B: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token is pooled.
 
         Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
         token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
+
+        Args:
+            ids_BL: padded at the end.
+            lengths_B: tokens of each caption, start and end included.
+            prompts: (P, W) for each of the first blocks.
         """
         if prompts:
             ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
@@ -248,6 +278,6 @@ class TextTower(nn.Module):
         if prompts:
             x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + len(prompts[0]) :]], dim=1)
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
-        end_B = ids_BL.argmax(dim=-1)
+        end_B = lengths_B.clamp(max=ids_BL.shape[1]) - 1
         pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
         return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()))

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Files of weights: found on disk, downloaded, read without running code in them, loaded strictly."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import pickle
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.checkpoints.torchscript import is_torchscript, torchscript_weights
+from utils import UserError
 from utils.files import file_sha256, first_line
 
 log = logging.getLogger("descry")
@@ -27,14 +28,22 @@ ARCHIVES = {
 """value of ``--pretrain_choice`` to (file name, sha256)"""
 
 
-def find_weights(choice: str) -> Path:
-    """The file behind ``--pretrain_choice``: ``model/clip_pretrain/``, then ``~/.cache/clip/``, then a download."""
+def find_weights(choice: str, others: Iterable[str] = ()) -> Path:
+    """The file behind ``--pretrain_choice``: ``model/clip_pretrain/``, then ``~/.cache/clip/``, then a download.
+
+    Args:
+        choice: a published name or a path.
+        others: values that need no file, for the error message.
+
+    Raises:
+        UserError: neither, or the file is damaged or cannot be downloaded.
+    """
     if choice not in ARCHIVES:
         path = Path(choice)
         if path.is_file():
             return path
-        names = ", ".join([*ARCHIVES, "tiny", "small", "random-ViT-B/16"])
-        raise ValueError(f"--pretrain_choice {choice}: neither a file nor one of {names}")
+        names = ", ".join([*ARCHIVES, *others])
+        raise UserError(f"--pretrain_choice {choice}: neither a file nor one of {names}")
     name, digest = ARCHIVES[choice]
     folders = [Path(__file__).parents[1] / "clip_pretrain", Path.home() / ".cache" / "clip"]
     for folder in folders:
@@ -47,7 +56,7 @@ def find_weights(choice: str) -> Path:
 def _check(path: Path, digest: str) -> None:
     found = file_sha256(path)
     if found != digest:
-        raise ValueError(
+        raise UserError(
             f"{path}: damaged or another file (sha256 {found[:16]}..., expected {digest[:16]}...); delete it and start "
             "again, or name your own weights with --pretrain_choice FILE"
         )
@@ -67,7 +76,7 @@ def download(url: str, path: Path, digest: str) -> Path:
         _check(part, digest)
         part.replace(path)
     except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"--pretrain_choice: {path.name} is not on this machine and cannot be downloaded ({error}); put the file "
             f"from {url} into {path.parent}/, or start from random weights with --pretrain_choice small"
         ) from None
@@ -88,7 +97,7 @@ def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
             content = content[key]
     held = content.items() if isinstance(content, Mapping) else ()
     if not held or not all(isinstance(key, str) and isinstance(v, Tensor) and not v.is_meta for key, v in held):
-        raise ValueError(f"{path}: holds no weights (expected a state dict, bare or under 'model')")
+        raise UserError(f"{path}: holds no weights (expected a state dict, bare or under 'model')")
     return dict(held)
 
 
@@ -109,7 +118,7 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: st
     ]
     if problems:
         more = f"\n  and {len(problems) - 12} more" if len(problems) > 12 else ""
-        raise ValueError(f"{source}: does not fit the model\n  " + "\n  ".join(problems[:12]) + more)
+        raise UserError(f"{source}: does not fit the model\n  " + "\n  ".join(problems[:12]) + more)
     module.load_state_dict(dict(state))
 
 
@@ -117,20 +126,20 @@ def read_torch_file(path: Path) -> Any:
     """The content of a file written by ``torch.save``, tensors on the CPU; no code in it is run.
 
     Raises:
-        ValueError: names the file and whether it is absent, torn, changed since it was written, or holds objects that
+        UserError: names the file and whether it is absent, torn, changed since it was written, or holds objects that
             only code could restore.
     """
     if not path.is_file():  # asked first, because opening a pipe would wait for ever
-        raise ValueError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
     try:
         _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: not a checkpoint of plain tensors and numbers ({first_line(error)})") from None
+        raise UserError(f"{path}: not a checkpoint of plain tensors and numbers ({first_line(error)})") from None
     except Exception as error:  # the readers run into nearly anything in a file that torch.save did not write
         reason = first_line(error)
         shown = f" ({reason})" if " " in reason else ""  # for foreign files PyTorch names a bare number or key
-        raise ValueError(f"{path}: damaged or not a checkpoint{shown}") from None
+        raise UserError(f"{path}: damaged or not a checkpoint{shown}") from None
 
 
 def _check_archive(path: Path) -> None:
@@ -144,6 +153,6 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"part {part.filename} is compressed, as torch.save never does")
+                raise UserError(f"part {part.filename} is compressed, as torch.save never does")
         if (bad := archive.testzip()) is not None:
-            raise ValueError(f"part {bad} is not what was written")
+            raise UserError(f"part {bad} is not what was written")

@@ -1,13 +1,21 @@
 """Starting from the weights of an earlier run instead of CLIP's alone."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.adapters.lora import rank_in
+from model.checkpoints.archives import read_torch_file, state_dict_in
+from model.checkpoints.published import our_names
+from model.retriever import Retriever
+from utils import UserError
 from utils.options import opt
+
+log = logging.getLogger("descry")
 
 
 @dataclass(frozen=True)
@@ -16,9 +24,25 @@ class FinetuneOptions:
 
     finetune: str = opt("", "checkpoint to start from, ours or a published one with IRRA's or ECCL's names")
 
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint, None without."""
+        return Path(self.finetune) if self.finetune else None
+
+
+def finetune(model: Retriever, path: Path) -> None:
+    """Start from the checkpoint of an earlier run, and log what was used of it.
+
+    Raises:
+        UserError: names the file and what is wrong with it.
+    """
+    state, unknown = our_names(state_dict_in(read_torch_file(path), path))
+    used, unused = start_from(model, state, str(path))
+    log.info("--finetune %s: used %s; not used: %s", path, ", ".join(used), ", ".join([*unused, *unknown]) or "nothing")
+
 
 @torch.no_grad()
-def start_from(model: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
+def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
     """Copy every parameter that the checkpoint and the model both have, in the same shape.
 
     The towers must be complete; other parts may be missing or differ (a classifier over another data set's
@@ -33,19 +57,19 @@ def start_from(model: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
         names of the modules that were used, and of those in the checkpoint that were not.
 
     Raises:
-        ValueError: weights of the towers are missing or do not fit; names the flag and the remedy.
+        UserError: weights of the towers are missing or do not fit; names the flag and the remedy.
     """
     parameters = dict(model.named_parameters())
     if rank_in(state) and not rank_in(parameters):
-        raise ValueError(
+        raise UserError(
             f"--finetune {source}: its LoRA of rank {rank_in(state)} is not merged; write a merged checkpoint with "
             "test.py --export_merged FILE, or give --lora_r"
         )
     fits = {key for key, value in state.items() if key in parameters and parameters[key].shape == value.shape}
-    towers = [key for key in parameters if key.startswith("clip.") and not _adapter(key)]
+    towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not _adapter(key)]
     if wrong := [key for key in towers if key not in fits]:
         shapes = f"{tuple(state[wrong[0]].shape)} there, " if wrong[0] in state else "not there, "
-        raise ValueError(
+        raise UserError(
             f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {wrong[0]} "
             f"({shapes}{tuple(parameters[wrong[0]].shape)} here); give the run's --pretrain_choice, --img_size and "
             "--stride_size"
@@ -56,7 +80,7 @@ def start_from(model: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
 
 
 def _adapter(key: str) -> bool:
-    return key.startswith("clip.prompts.") or key.endswith((".lora_A", ".lora_B"))
+    return ".prompts." in key or key.endswith((".lora_A", ".lora_B"))
 
 
 def _modules(keys: Iterable[str]) -> list[str]:

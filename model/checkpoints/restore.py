@@ -1,54 +1,99 @@
 """From a checkpoint file to the model that encodes, for testing and searching."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
+from model.adapters import restore_adapters
 from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import ParsingOptions
-from model.adapters.prompts import prompts_in
+from model.adapters.parsing import Parsing, ParsingOptions, fit_options
+from model.backbones import BACKBONES
+from model.backbones.clip import CLIP
 from model.backbones.spec import BackboneOptions
-from model.build import GetOptions, check_text
-from model.checkpoints.archives import read_torch_file, state_dict_in
+from model.checkpoints.archives import load_strict, read_torch_file, state_dict_in
 from model.checkpoints.published import has_published_parsing, our_names
-from model.checkpoints.restore_encoder import restore_encoder
-from model.retriever import Retriever
+from model.retriever import FLOAT32, Retriever
+from utils.device import Precision
+from utils.options import GetOptions
 
 
-class Restored(NamedTuple):
+@dataclass(frozen=True)
+class RestoredRun:
     """A model without heads, and what else its checkpoint holds."""
 
+    checkpoint: Path
     model: Retriever
-    state: dict[str, Tensor]
+    """in evaluation mode"""
+    state: Mapping[str, Tensor]
     """the whole checkpoint, under our names"""
-    unused: list[str]
+    unused: tuple[str, ...]
     """keys of ``state`` that are not in the model"""
-    unknown: list[str]
+    unknown: tuple[str, ...]
     """keys of the checkpoint that have no name here"""
     parsing: ParsingOptions
     """PHP's flags as the checkpoint needs them"""
 
-    def text_length(self, flag: int) -> int:
-        """The length to cut captions to; see :func:`model.build.check_text`."""
-        return check_text(self.model.clip, flag, prompts_in(self.state)[0])
 
-
-def restore(checkpoint: Path, get: GetOptions) -> Restored:
-    """The encoder of a checkpoint, whoever wrote it, on the CPU.
+def restore(checkpoint: Path, get: GetOptions, precision: Precision = FLOAT32) -> RestoredRun:
+    """The encoder of a checkpoint, whoever wrote it.
 
     Args:
         checkpoint: a file written by training, here or by a published program.
         get: gives the instance of an options dataclass.
+        precision: device and arithmetic of network layers.
 
     Raises:
-        ValueError: names the file and what is wrong with it.
+        UserError: names the file and what is wrong with it.
     """
     saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
     state, unknown = our_names(saved)
     parsing = get(ParsingOptions)
     if parsing.php_attention is None and has_published_parsing(saved):
         parsing = replace(parsing, php_attention="batch")
-    model, unused = restore_encoder(state, get(BackboneOptions), str(checkpoint), get(LoRAOptions), parsing)
-    return Restored(model, state, unused, unknown, parsing)
+    source = str(checkpoint)
+    model, unused = restore_encoder(state, get(BackboneOptions), source, get(LoRAOptions), parsing, precision)
+    return RestoredRun(checkpoint, model.eval(), state, tuple(unused), tuple(unknown), parsing)
+
+
+def restore_encoder(
+    state: Mapping[str, Tensor],
+    backbone_options: BackboneOptions,
+    source: str,
+    lora: LoRAOptions = LoRAOptions(),  # noqa: B008 (frozen)
+    parsing_options: ParsingOptions = ParsingOptions(),  # noqa: B008 (frozen)
+    precision: Precision = FLOAT32,
+) -> tuple[Retriever, list[str]]:
+    """The part of a checkpoint that encodes; needs no CLIP archive.
+
+    Args:
+        state: weights under our names.
+        backbone_options: image size and stride of the run.
+        source: what to call the checkpoint in an error.
+        lora: scale of the LoRA, if the checkpoint has one.
+        parsing_options: PHP's flags of the run; sizes that its weights show are read off them.
+        precision: device and arithmetic of network layers.
+
+    Returns:
+        the model without heads, and the keys that testing does not use.
+
+    Raises:
+        UserError: weights of the towers are missing or do not fit.
+    """
+    family = next((name for name in BACKBONES if any(key.startswith(f"{name}.") for key in state)), CLIP.name)
+    towers = _below(state, family)
+    backbone = BACKBONES[family].from_state(towers, backbone_options, source)
+    encoder = {f"{family}.{key}": value for key, value in restore_adapters(backbone, towers, lora).items()}
+    parsing, stages = None, _below(state, "parsing")
+    if stages or parsing_options.php_variant is not None:
+        parsing = Parsing(fit_options(parsing_options, stages, source), backbone.spec.embed_dim)
+        used = tuple(f"{stage}." for stage in parsing.stages)
+        encoder |= {f"parsing.{key}": value for key, value in stages.items() if key.startswith(used)}
+    model = Retriever(backbone, parsing=parsing, precision=precision)
+    load_strict(model, encoder, source)
+    return model, [key for key in state if key not in encoder and not key.startswith(f"{family}.")]
+
+
+def _below(state: Mapping[str, Tensor], root: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{root}."): value for key, value in state.items() if key.startswith(f"{root}.")}

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils import UserError
+
 _DTYPES = {
     **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
     **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
@@ -36,14 +38,14 @@ def torchscript_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a TorchScript archive; nothing in it is run.
 
     Raises:
-        ValueError: the file is damaged, or holds something else than modules, tensors and plain values.
+        UserError: the file is damaged, or holds something else than modules, tensors and plain values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return dict(_weights(_Tree(archive).load(), _registered(archive)))
     except Exception as error:  # a foreign pickle makes the unpickler raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: damaged TorchScript archive, or not one of weights ({reason})") from None
+        raise UserError(f"{path}: damaged TorchScript archive, or not one of weights ({reason})") from None
 
 
 class _Module:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from model.adapters.experts import load_balance
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm
 from utils.options import opt
 
@@ -22,6 +22,6 @@ class Aux(LossHead):
     adapters = ("parsing",)
     weight_flag = "aux_factor"
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar without unit."""
         return LossTerm(load_balance(views.image().routing) + load_balance(views.text().routing), {})

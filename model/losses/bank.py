@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils import UserError
 from utils.options import opt
 
 
@@ -27,10 +28,10 @@ class BankOptions:
     def __post_init__(self) -> None:
         for name in ("temp", "temp_instance"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
+                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
         for name in ("bank_momentum", "instance_momentum"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
+                raise UserError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
 
 
 class Bank(nn.Module):

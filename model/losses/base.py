@@ -3,15 +3,17 @@
 Shape letters: B batch (rows: images, columns: texts), D embedding, N pairs of the training split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
+from utils import UserError
 from utils.options import opt
 
 
@@ -25,13 +27,31 @@ class LossTerm(NamedTuple):
 
 
 class PairFeatures(NamedTuple):
-    """Every pair of the training split, seen by the model before training."""
+    """Every pair of the training split, as the model encodes it without augmentation."""
 
     image_ND: Tensor
     """features, not necessarily normalised"""
     text_ND: Tensor
     pids_N: Tensor
     image_ids_N: Tensor
+
+
+class TrainingPass:
+    """The training split as a head may look at it before an epoch: encoded once, and only if some head asks."""
+
+    def __init__(self, epoch: int, encode: Callable[[], PairFeatures]) -> None:
+        """
+        Args:
+            epoch: the epoch that comes next, 1 in the first.
+            encode: a pass over the training split.
+        """
+        self.epoch = epoch
+        self._encode = encode
+
+    @cached_property
+    def features(self) -> PairFeatures:
+        """Of every training pair, from the model as it is now."""
+        return self._encode()
 
 
 class Sizes(NamedTuple):
@@ -57,7 +77,7 @@ class SimilarityOptions:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"--temperature {self.temperature}: expected a number above 0")
+            raise UserError(f"--temperature {self.temperature}: expected a number above 0")
 
 
 class LossHead(nn.Module):
@@ -71,18 +91,14 @@ class LossHead(nn.Module):
     """batch fields"""
     padded: ClassVar[tuple[str, ...]] = ()
     """text fields whose padding has an influence on this loss"""
-    several_ids: ClassVar[bool] = False
-    """whether a batch of one identity cannot be used"""
     parts: ClassVar[tuple[str, ...]] = ()
     """names of shared modules"""
     adapters: ClassVar[tuple[str, ...]] = ()
     """names of adapters whose output this loss reads"""
     weight_flag: ClassVar[str] = ""
-    """option that holds the factor of this loss; None there means :attr:`usual_weight`"""
-    usual_weight: float = 1.0
-    """factor where no flag says otherwise; an adapter may bring its own"""
+    """option that holds :attr:`weight`; None there, or no such option, means 1 or what a preset says"""
     has_bank: ClassVar[bool] = False
-    """whether :meth:`fill_bank` must be called before training"""
+    """whether this loss has a memory bank, whose momentum ``--momentum`` then means"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
@@ -90,29 +106,39 @@ class LossHead(nn.Module):
         super().__init__()
         self.options = options
         self.sizes = sizes
+        given = getattr(options, self.weight_flag) if self.weight_flag else None
+        self.weight: float = 1.0 if given is None else given
+        """factor of this loss in the total"""
+        self.has_given_weight = given is not None
+        self.register_buffer("unusable", torch.zeros((), dtype=torch.int64), persistent=False)
+        """batches of this epoch that the loss could not use"""
 
-    @property
-    def weight(self) -> float:
-        """Factor of this loss in the total."""
-        given = getattr(self.options, self.weight_flag) if self.weight_flag else None
-        return self.usual_weight if given is None else given
-
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """Compute the loss of one batch, in float32."""
         raise NotImplementedError
 
     def start_from(self, parts: Mapping[str, nn.Module]) -> None:
         """Initialise what depends on shared parts, once they are built; most heads need nothing."""
 
-    def fill_bank(self, pairs: PairFeatures) -> None:
-        """Start a memory bank from the features of all training pairs; most heads have none."""
+    def before_epoch(self, training_pass: TrainingPass) -> None:
+        """Look at the training split before an epoch begins, to fill a memory for instance; most heads need nothing."""
 
-    def after_backward(self, views: Views) -> None:
-        """Update memories, once the gradients are there; most heads have none."""
+    def after_step(self, views: BatchViews) -> None:
+        """Update memories once the optimiser has made its step; most heads have none."""
 
     def epoch_report(self, train_pids: Tensor) -> str:
         """What to log after an epoch, or ""; ``train_pids``: the true identity of every training pair, by index."""
         return ""
+
+    def usable(self, loss: Tensor, is_usable: Tensor) -> Tensor:
+        """The loss, or 0 with zero gradients where a batch cannot be used, which is then counted.
+
+        Args:
+            loss: finite scalar.
+            is_usable: bool scalar on the loss's device; nothing waits for its value.
+        """
+        self.unusable += ~is_usable
+        return loss * is_usable
 
 
 def cosines(image_BD: Tensor, text_BD: Tensor) -> Tensor:
@@ -132,3 +158,8 @@ def projection_matching(logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8)
     """
     log_p_BB = F.log_softmax(logits_BB, dim=1)
     return (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1).mean()
+
+
+def several_identities(pids_B: Tensor) -> Tensor:
+    """Bool scalar: whether a batch has more than one identity, so that there are negatives."""
+    return (pids_B != pids_B[:1]).any()

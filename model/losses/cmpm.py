@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, projection_matching, same_identity
 
 
@@ -24,6 +24,6 @@ class CMPM(LossHead):
 
     needs = ("images", "caption_ids", "pids")
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar in nats."""
         return LossTerm(cmpm_loss(views.image().pooled, views.text().pooled, views.pids), {})

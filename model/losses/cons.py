@@ -1,6 +1,6 @@
 """Consistency: identity association within a batch, on the augmented image and the half-masked caption."""
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm
 from model.losses.soft import SoftOptions, soft_loss
 
@@ -11,7 +11,7 @@ class Cons(LossHead):
     Options = SoftOptions
     needs = ("images_aug", "caption_ids_aug")
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar in nats."""
         options: SoftOptions = self.options
         image_BD, text_BD = views.image("images_aug").pooled, views.text("caption_ids_aug").pooled

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes
 from utils.options import opt
 
@@ -37,7 +37,7 @@ class ID(LossHead):
         nn.init.normal_(self.classifier.weight, std=0.001)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """Mean cross-entropy of images and texts, in nats, with both accuracies."""
         logits_2BN = self.classifier(torch.cat([views.image().pooled, views.text().pooled]))
         image_BN, text_BN = logits_2BN.chunk(2)

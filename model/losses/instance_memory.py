@@ -6,9 +6,9 @@ Shape letters: R rows, B batch.
 import torch
 from torch import Tensor
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.bank import Bank, BankOptions, bank_logits
-from model.losses.base import LossHead, LossTerm, PairFeatures, Sizes
+from model.losses.base import LossHead, LossTerm, Sizes, TrainingPass
 
 
 def multi_positive_loss(logits_BR: Tensor, pids_B: Tensor, pids_R: Tensor, eps: float = 1e-8) -> Tensor:
@@ -23,32 +23,31 @@ class InstanceMemory(LossHead):
     Options = BankOptions
     needs = ("images", "caption_ids", "pids", "image_ids")
     has_bank = True
+    weight_flag = "lamda2"
 
     def __init__(self, options: BankOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
         self.bank = Bank(sizes.num_images, sizes.embed_dim)
         self.register_buffer("row_pids", torch.zeros(sizes.num_images, dtype=torch.int64))
 
-    @property
-    def weight(self) -> float:
-        """``--lamda2``."""
-        return self.options.lamda2
-
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """Images against the text bank and texts against the image bank, in nats; their sum."""
         i2t_BR = bank_logits(views.image().pooled, self.bank.text, self.options.temp_instance)
         t2i_BR = bank_logits(views.text().pooled, self.bank.image, self.options.temp_instance)
         i2t = multi_positive_loss(i2t_BR, views.pids, self.row_pids)
         t2i = multi_positive_loss(t2i_BR, views.pids, self.row_pids)
-        shown = {"instance_memory_loss_i2t": i2t, "instance_memory_loss_t2i": t2i}
+        shown = {"loss_i2t": i2t, "loss_t2i": t2i}
         return LossTerm(i2t + t2i, {name: self.weight * loss.detach() for name, loss in shown.items()})
 
-    def fill_bank(self, pairs: PairFeatures) -> None:
+    def before_epoch(self, training_pass: TrainingPass) -> None:
         """Start from every image's feature and the mean feature of its captions."""
+        if training_pass.epoch > 1:
+            return
+        pairs = training_pass.features
         self.bank.fill(pairs.image_ND, pairs.text_ND, pairs.image_ids_N)
         self.row_pids[pairs.image_ids_N.to(self.row_pids.device)] = pairs.pids_N.to(self.row_pids.device)
 
-    def after_backward(self, views: Views) -> None:
+    def after_step(self, views: BatchViews) -> None:
         """Update the rows of the batch's images."""
         flags, rows_B = self.options, views["image_ids"]
         image_BD, text_BD = views.image().pooled, views.text().pooled

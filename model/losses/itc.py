@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines
 from utils.options import opt
 
@@ -31,7 +31,7 @@ class ITC(LossHead):
     Options = ITCOptions
     weight_flag = "itc_loss_weight"
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar in nats."""
         loss = itc_loss(views.image().pooled, views.text().pooled, 1 / self.options.temperature)
         return LossTerm(loss, {})

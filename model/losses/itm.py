@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.cross_former import CrossFormer
-from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity
-from model.losses.identity import accuracy
+from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity, several_identities
+from utils import UserError
 from utils.distributed import from_main
 from utils.options import opt
 
@@ -32,7 +32,7 @@ class ITMOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
-            raise ValueError(f"--weight {self.weight}: expected a share between 0 and 1")
+            raise UserError(f"--weight {self.weight}: expected a share between 0 and 1")
 
 
 def hard_negative_weights(logits_BB: Tensor, same_BB: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def draw_negatives(weights_BB: Tensor) -> Tensor:
     """One column per row, (B,), with a probability in proportion to its weight; the same in all processes.
 
     Rows that cannot be drawn from (all 0, or NaN once a run diverges) draw any column: on a GPU torch.multinomial would
-    otherwise end the process without a word on the cause. Such rows make the loss NaN, which the training loop reports.
+    otherwise end the process without a word on the cause.
     """
     total_B1 = weights_BB.sum(dim=1, keepdim=True)
     drawable_B1 = (total_B1 > 0) & total_B1.isfinite()
@@ -76,18 +76,6 @@ def intra_modal_loss(feature_BD: Tensor, same_BB: Tensor, temperature: Tensor | 
     return F.cross_entropy(logits_BB, target_BB)
 
 
-def refuse_one_identity(pids_B: Tensor) -> None:
-    """Raise a ValueError where a batch has no negative. Only on a CPU: looking at a GPU tensor would stall every step.
-
-    On a GPU the loader has refused such a batch before (``several_ids``), and the loss becomes NaN.
-    """
-    if pids_B.device.type == "cpu" and bool((pids_B == pids_B[0]).all()):
-        raise ValueError(
-            f"--loss_names itm: all {len(pids_B)} pairs of a batch are of identity {int(pids_B[0])}, so there is no "
-            "negative to draw; use another --batch_size, or with --sampler identity a smaller --num_instance"
-        )
-
-
 class ITM(LossHead):
     """Tell pairs from hard negatives through the cross former (ICLF, interlaced cross-attention), plus L_cl."""
 
@@ -95,7 +83,6 @@ class ITM(LossHead):
     needs = ("images", "caption_ids", "pids")
     padded = ("caption_ids", "mlm_ids")  # mlm_ids: what caption_ids stands for when captions are masked in place
     parts = ("cross_former",)
-    several_ids = True
 
     def __init__(self, options: ITMOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
@@ -122,31 +109,27 @@ class ITM(LossHead):
         with torch.autocast(first_PD.device.type, enabled=False):
             return self.head(first_PD.float())
 
-    def forward(self, views: Views) -> LossTerm:
-        """``--weight`` x matching + (1 - ``--weight``) x intra-modal loss, in nats.
-
-        Raises:
-            ValueError: on a CPU, the batch holds one identity only.
-        """
-        refuse_one_identity(views.pids)
+    def forward(self, views: BatchViews) -> LossTerm:
+        """``--weight`` x matching + (1 - ``--weight``) x intra-modal loss, in nats; 0 for a batch of one identity."""
         image, text, temperature = views.image(), views.text(), self.temperature()
         same_BB = same_identity(views.pids)
         logits_BB = cosines(image.pooled, text.pooled) / temperature
         image_for_text_B = draw_negatives(hard_negative_weights(logits_BB.T, same_BB))
         text_for_image_B = draw_negatives(hard_negative_weights(logits_BB, same_BB))
         # Positives, texts with negative images, negative texts with images: one call instead of three.
-        negative_text = views.gather(text.tokens)[text_for_image_B[views.own]]
-        negative_image = views.gather(image.tokens)[image_for_text_B[views.own]]
+        negative_text = views.gather(text.tokens)[text_for_image_B[views.rows]]
+        negative_image = views.gather(image.tokens)[image_for_text_B[views.rows]]
         text_PLD = torch.cat([text.tokens, text.tokens, negative_text])
         image_PMD = torch.cat([image.tokens, negative_image, image.tokens])
         with views.precision():
             logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD)
         target_P = (torch.arange(len(logits_P2), device=logits_P2.device) < len(text.tokens)).long()
-        matching = views.mean(F.cross_entropy(logits_P2, target_P), len(target_P))
+        total = F.cross_entropy(logits_P2, target_P, reduction="sum")
+        right = (logits_P2.detach().argmax(dim=1) == target_P).float().sum()
+        matching, accuracy = views.mean(torch.stack([total, right]), len(target_P))
         intra = [intra_modal_loss(side.pooled, same_BB, temperature) for side in (image, text)]
         share = self.options.weight
         loss = share * matching + (1 - share) * (intra[0] + intra[1]) / 2
-        loss = torch.where(same_BB.all(), torch.nan, loss)
-        # A copy, because the log is read steps later.
-        metrics = {"itm_acc": views.mean(accuracy(logits_P2, target_P), len(target_P))}
-        return LossTerm(loss, metrics | {"itm_temp": self.temp.detach().clone()})
+        # The temperature is copied, because the log is read steps later.
+        metrics = {"acc": accuracy.detach(), "temp": self.temp.detach().clone()}
+        return LossTerm(self.usable(loss, several_identities(views.pids)), metrics)

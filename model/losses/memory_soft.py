@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes, cosines
 from model.losses.soft import EPS, SCALE, check_cosine
+from utils import UserError
 from utils.options import opt
 
 NEIGHBOURS = 3
@@ -34,7 +35,7 @@ class MemorySoftOptions:
     def __post_init__(self) -> None:
         check_cosine("id_threshod", self.id_threshod)
         if not 0 <= self.alpha_mom <= 1:
-            raise ValueError(f"--alpha_mom {self.alpha_mom}: expected a share between 0 and 1")
+            raise UserError(f"--alpha_mom {self.alpha_mom}: expected a share between 0 and 1")
 
 
 class Neighbours(NamedTuple):
@@ -147,7 +148,7 @@ class MemorySoft(LossHead):
         unseen = torch.full((sizes.num_pairs, NEIGHBOURS), _UNSEEN, dtype=torch.int32)
         self.register_buffer("neighbours", unseen, persistent=False)
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar in nats, 0 in the first epoch, with the mean number of neighbours of a pair."""
         image_BD, text_BD = views.image().pooled, views.text().pooled
         if views.epoch == 1:
@@ -164,7 +165,7 @@ class MemorySoft(LossHead):
         self.neighbours[index_B] = padded_B3.to(self.neighbours.dtype)
 
     @torch.no_grad()
-    def after_backward(self, views: Views) -> None:
+    def after_step(self, views: BatchViews) -> None:
         """Move the bank rows of the batch to its features: all the way in the first epoch, later by ``--alpha_mom``."""
         index_B = views["index"]
         share = 1.0 if views.epoch == 1 else self.options.alpha_mom

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from model.batch_views import Views
+from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines, projection_matching, same_identity
 
 
@@ -26,7 +26,7 @@ class SDM(LossHead):
     Options = SimilarityOptions
     needs = ("images", "caption_ids", "pids")
 
-    def forward(self, views: Views) -> LossTerm:
+    def forward(self, views: BatchViews) -> LossTerm:
         """One scalar in nats."""
         loss = sdm_loss(views.image().pooled, views.text().pooled, views.pids, 1 / self.options.temperature)
         return LossTerm(loss, {})

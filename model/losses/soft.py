@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.losses.base import cosines, projection_matching
+from utils import UserError
 from utils.options import opt
 
 SCALE = 50.0
@@ -36,10 +37,10 @@ def check_cosine(flag: str, value: float) -> None:
     """Refuse a threshold that no cosine can have.
 
     Raises:
-        ValueError: names the flag, the value and the range.
+        UserError: names the flag, the value and the range.
     """
     if not -1 <= value <= 1:
-        raise ValueError(f"--{flag} {value}: expected a cosine between -1 and 1")
+        raise UserError(f"--{flag} {value}: expected a cosine between -1 and 1")
 
 
 @torch.no_grad()

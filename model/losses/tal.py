@@ -5,9 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.batch_views import Views
-from model.losses.base import LossHead, LossTerm, cosines, same_identity
+from model.batch_views import BatchViews
+from model.losses.base import LossHead, LossTerm, cosines, same_identity, several_identities
+from utils import UserError
 from utils.options import opt
+
+NOT_A_NEGATIVE = -1e30
+"""a logit whose exponential is exactly 0 beside any other"""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class TALOptions:
 
     def __post_init__(self) -> None:
         if not self.tau > 0:
-            raise ValueError(f"--tau {self.tau}: expected a number above 0")
+            raise UserError(f"--tau {self.tau}: expected a number above 0")
 
 
 def tal_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, tau: float, margin: float) -> Tensor:
@@ -40,8 +44,8 @@ def _one_way(cosine_BB: Tensor, same_BB: Tensor, tau: float, margin: float) -> T
     logits_BB = cosine_BB / tau
     weight_BB = logits_BB.detach().masked_fill(~same_BB, -torch.inf).softmax(dim=1)
     positive_B = (weight_BB * cosine_BB).sum(dim=1)
-    # -inf, hence no loss, in a batch without any other identity
-    negative_B = tau * logits_BB.masked_fill(same_BB, -torch.inf).logsumexp(dim=1)
+    # Finite, because a batch without any other identity would give infinity, and with it NaN as gradient.
+    negative_B = tau * logits_BB.masked_fill(same_BB, NOT_A_NEGATIVE).logsumexp(dim=1)
     return (margin - positive_B + negative_B).clamp(min=0).sum()
 
 
@@ -51,7 +55,8 @@ class TAL(LossHead):
     Options = TALOptions
     needs = ("images", "caption_ids", "pids")
 
-    def forward(self, views: Views) -> LossTerm:
-        """One scalar, in cosine, summed over the batch."""
+    def forward(self, views: BatchViews) -> LossTerm:
+        """One scalar, in cosine, summed over the batch; 0 for a batch of one identity."""
         flags = self.options
-        return LossTerm(tal_loss(views.image().pooled, views.text().pooled, views.pids, flags.tau, flags.margin), {})
+        loss = tal_loss(views.image().pooled, views.text().pooled, views.pids, flags.tau, flags.margin)
+        return LossTerm(self.usable(loss, several_identities(views.pids)), {})

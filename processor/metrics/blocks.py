@@ -1,4 +1,8 @@
-"""TODO"""
+"""Similarities of queries with a gallery, block by block: queries x gallery is never held at once.
+
+Shapes: Q queries, G gallery entries, D feature size; B queries make a block; the gallery is split in C chunks of W
+entries.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from utils import UserError
 from utils.log import hide_bar
 
 CHUNK = 256
@@ -18,7 +23,7 @@ BLOCK_ELEMENTS = (1 << 27, 1 << 24)
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Switch off what makes float32 products on some devices faster but coarser: scores decide ranks here."""
     backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
     before = [backend.fp32_precision for backend in backends]
@@ -31,7 +36,7 @@ def _full_float32() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-@_full_float32()
+@full_float32()
 @torch.no_grad()
 def for_each_block(query_features: Tensor, gallery_features: Tensor, work: "Work", block: int | None = None) -> None:
     """Call ``work`` with blocks of cosine similarities in float32, so that queries x gallery is never held at once.
@@ -52,10 +57,11 @@ def for_each_block(query_features: Tensor, gallery_features: Tensor, work: "Work
     def on_gallery(start: int, similarity_BG: Tensor) -> None:
         work(start, similarity_BG[:, :size])
 
-    _for_each_block(_cosine(query_features, gallery_features), everyone, size, block, on_gallery)
+    walk_blocks(cosine(query_features, gallery_features), everyone, size, block, on_gallery)
 
 
-def _check_features(query_features: Tensor, gallery_features: Tensor) -> None:
+def check_features(query_features: Tensor, gallery_features: Tensor) -> None:
+    """Raise a ValueError where features are not floats of shapes (Q, D) and (G, D)."""
     for name, features in (("query", query_features), ("gallery", gallery_features)):
         if features.ndim != 2 or not features.is_floating_point():
             found = f"{features.dtype} {tuple(features.shape)}"
@@ -71,9 +77,9 @@ Similarity = Callable[[Tensor, Tensor], None]
 """writes the similarities of the query rows (B,) into the front columns of a buffer (B, C * W)"""
 
 
-def _cosine(query_features: Tensor, gallery_features: Tensor) -> Similarity:
+def cosine(query_features: Tensor, gallery_features: Tensor) -> Similarity:
     """Cosine similarities in float32, also under autocast."""
-    _check_features(query_features, gallery_features)
+    check_features(query_features, gallery_features)
     query_norm_Q = _norms(query_features, "query")
     gallery_norm_G = _norms(gallery_features, "gallery")
     # Zero rows fill the last chunk: no entry sits at the edge of a matrix product, where other kernels may round
@@ -95,7 +101,7 @@ def _norms(features: Tensor, name: str) -> Tensor:
     norm = torch.linalg.vector_norm(features.float(), dim=1)
     bad = (~norm.isfinite()).nonzero().flatten()
     if len(bad):
-        raise ValueError(f"{name} features: row {int(bad[0])} is not finite ({len(bad)} such rows)")
+        raise UserError(f"{name} features: row {int(bad[0])} is not finite ({len(bad)} such rows)")
     return norm.clamp_min(1e-12)
 
 
@@ -111,7 +117,7 @@ Work = Callable[[int, Tensor], None]
 """takes the place of a block's first query and the block's similarities (B, C * W), -inf beyond the gallery"""
 
 
-def _for_each_block(similarity: Similarity, rows_Q: Tensor, size: int, block: int | None, work: Work) -> None:
+def walk_blocks(similarity: Similarity, rows_Q: Tensor, size: int, block: int | None, work: Work) -> None:
     """Walk over the queries ``rows_Q`` in blocks.
 
     On a CPU each thread takes whole blocks and is alone in them. Sharing out every single comparison is slower, and by

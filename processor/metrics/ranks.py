@@ -7,21 +7,22 @@ Shapes: Q queries, G gallery entries, D feature size, M matches of a query (padd
 block, R of them a tile; the gallery is split in C chunks of W entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from processor.metrics import METRICS, Metric
 from processor.metrics.blocks import (
     CHUNK,
     Similarity,
-    _check_features,
-    _cosine,
-    _for_each_block,
-    _full_float32,
-    for_each_block,
+    check_features,
+    cosine,
+    full_float32,
+    walk_blocks,
 )
+from utils import UserError
 
 TILE_ELEMENTS = (1 << 25, 3 << 18)
 """similarities compared by one call: on a GPU enough to amortise the launch, on a CPU what its cache holds"""
@@ -30,15 +31,13 @@ SORT_FROM = 512
 """with more matches per query than this, sorting a tile beats counting for each match"""
 
 
-class QueryRanks(NamedTuple):
+class QueryMetrics(NamedTuple):
     """What each query contributes to the metrics; the parts of several query shards can simply be concatenated."""
 
     first_rank: Tensor
     """(Q,) int64, rank of the first match from 1 on; 0 for a query without any match"""
-    ap: Tensor
-    """(Q,) float64, average precision over the full ranking, 0..1"""
-    inp: Tensor
-    """(Q,) float64, number of matches / rank of the last match, 0..1"""
+    values: dict[str, Tensor]
+    """(Q,) float64 by metric, 0 for a query without any match"""
 
 
 class Matches(NamedTuple):
@@ -57,102 +56,86 @@ def retrieval_metrics(
     gallery_features: Tensor,
     query_pids: Tensor | Sequence[int],
     gallery_pids: Tensor | Sequence[int],
-    ks: Sequence[int] = (1, 5, 10),
+    metrics: Mapping[str, Metric] = METRICS,
     allow_unmatched: bool = False,
     block: int | None = None,
     first_QK: Tensor | None = None,
 ) -> dict[str, float]:
-    """R@k, mAP and mINP of a retrieval by cosine similarity.
+    """Metrics of a retrieval by cosine similarity.
 
     Args:
         query_features: (Q, D), any float type; L2-normalised here, in float32.
         gallery_features: (G, D), on the same device.
         query_pids: (Q,) identities; a match is an equal identity.
         gallery_pids: (G,) identities.
-        ks: the ranks of R@k; a k beyond the gallery counts the whole gallery.
+        metrics: what to compute, by name.
         allow_unmatched: leave out queries whose identity the gallery lacks, and add their number as ``unmatched``.
         block: queries that a thread handles at once; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
         first_QK: (Q, K) gallery positions that come first, in this order, whatever their similarity; for reranking.
 
     Returns:
-        ``{"R1": ..., "R5": ..., "R10": ..., "mAP": ..., "mINP": ...}`` in percent.
+        every metric in percent.
 
     Raises:
-        ValueError: shapes that do not fit, empty input, features that are not finite, or a query without any match
-            (unless that is allowed).
+        UserError: features that are not finite, or a query without any match (unless that is allowed).
+        ValueError: shapes that do not fit, or empty input.
     """
-    _check_features(query_features, gallery_features)
+    check_features(query_features, gallery_features)
     require_matches(query_pids, gallery_pids, allow_unmatched)
-    return summarise(rank_matches(query_features, gallery_features, query_pids, gallery_pids, block, first_QK), ks)
-
-
-def similarity_metrics(
-    similarity_QG: Tensor,
-    query_pids: Tensor | Sequence[int],
-    gallery_pids: Tensor | Sequence[int],
-    ks: Sequence[int] = (1, 5, 10),
-    allow_unmatched: bool = False,
-    block: int | None = None,
-) -> dict[str, float]:
-    """`retrieval_metrics` of similarities that are at hand already: (Q, G), finite, larger is nearer, float32."""
-    require_matches(query_pids, gallery_pids, allow_unmatched)
-    return summarise(rank_similarity(similarity_QG, query_pids, gallery_pids, block), ks)
+    pids = query_pids, gallery_pids
+    return summarise(rank_matches(query_features, gallery_features, *pids, metrics, block, first_QK))
 
 
 def require_matches(
     query_pids: Tensor | Sequence[int], gallery_pids: Tensor | Sequence[int], allow_unmatched: bool = False
 ) -> None:
-    """Raise a ValueError that names the first query without any match, unless such queries are allowed."""
+    """Raise a UserError that names the first query without any match, unless such queries are allowed."""
     query_pids = torch.as_tensor(query_pids)
     gallery_pids = torch.as_tensor(gallery_pids, device=query_pids.device)
     unmatched = (~torch.isin(query_pids, gallery_pids)).nonzero().flatten()
     if len(unmatched) and not allow_unmatched:
         first = int(unmatched[0])
-        raise ValueError(
+        raise UserError(
             f"{len(unmatched)} of {len(query_pids)} queries have no match in the gallery; the first is query {first} "
             f"(pid {int(query_pids[first])}). --allow_unmatched leaves them out of the metrics and reports their number"
         )
 
 
-def summarise(ranks: QueryRanks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def summarise(queries: QueryMetrics) -> dict[str, float]:
     """Means over the queries that have a match, in percent; ``unmatched`` counts the others, where there are any.
 
     Raises:
-        ValueError: no query has a match.
+        UserError: no query has a match.
     """
-    matched_Q = ranks.first_rank > 0
-    count = matched_Q.sum()
-    hits = [((ranks.first_rank <= k) & matched_Q).sum() for k in ks]
-    sums = torch.stack([total.double() for total in (*hits, ranks.ap.sum(), ranks.inp.sum(), count)]).tolist()
-    matched = int(sums.pop())
+    total = len(queries.first_rank)
+    sums = torch.stack([*(value_Q.sum() for value_Q in queries.values.values()), (queries.first_rank > 0).sum()])
+    *sums, matched = sums.double().tolist()
     if not matched:
-        raise ValueError(f"none of the {len(matched_Q)} queries has a match in the gallery")
-    names = [*(f"R{k}" for k in ks), "mAP", "mINP"]
-    result = {name: 100 * total / matched for name, total in zip(names, sums, strict=True)}
-    if matched < len(matched_Q):
-        result["unmatched"] = float(len(matched_Q) - matched)
-    return result
+        raise UserError(f"none of the {total} queries has a match in the gallery")
+    result = {name: 100 * value / matched for name, value in zip(queries.values, sums, strict=True)}
+    return result if matched == total else {**result, "unmatched": total - matched}
 
 
-@_full_float32()
+@full_float32()
 @torch.no_grad()
 def rank_matches(
     query_features: Tensor,
     gallery_features: Tensor,
     query_pids: Tensor | Sequence[int],
     gallery_pids: Tensor | Sequence[int],
+    metrics: Mapping[str, Metric] = METRICS,
     block: int | None = None,
     first_QK: Tensor | None = None,
-) -> QueryRanks:
+) -> QueryMetrics:
     """Where each query's matches are ranked by cosine similarity; arguments and errors as `retrieval_metrics`.
 
     A query without any match gets zeros. Query shards of several processes give the parts of the whole.
     """
     matches = _find_matches(query_pids, gallery_pids, query_features, gallery_features)
-    similarity = _cosine(query_features, gallery_features)
+    similarity = cosine(query_features, gallery_features)
     if first_QK is not None:
         similarity = _led_by(first_QK, similarity)
-    return _rank_blocks(similarity, matches, len(query_features), len(gallery_features), block)
+    return _rank_blocks(similarity, matches, len(query_features), len(gallery_features), metrics, block)
 
 
 @torch.no_grad()
@@ -160,8 +143,9 @@ def rank_similarity(
     similarity_QG: Tensor,
     query_pids: Tensor | Sequence[int],
     gallery_pids: Tensor | Sequence[int],
+    metrics: Mapping[str, Metric] = METRICS,
     block: int | None = None,
-) -> QueryRanks:
+) -> QueryMetrics:
     """`rank_matches` of similarities that are at hand already, (Q, G), larger is nearer.
 
     Raises:
@@ -170,59 +154,14 @@ def rank_similarity(
     if similarity_QG.ndim != 2:
         raise ValueError(f"similarity has shape {tuple(similarity_QG.shape)}: expected (queries, gallery)")
     if not similarity_QG.isfinite().all():
-        raise ValueError("similarity contains NaN or infinite values")
+        raise UserError("similarity contains NaN or infinite values")
     matches = _find_matches(query_pids, gallery_pids, similarity_QG, similarity_QG.T)
     size = similarity_QG.shape[1]
 
     def similarity(rows_B: Tensor, out_BG: Tensor) -> None:
         out_BG[:, :size] = similarity_QG[rows_B]
 
-    return _rank_blocks(similarity, matches, *similarity_QG.shape, block)
-
-
-@torch.no_grad()
-def rank_gallery(
-    query_features: Tensor, gallery_features: Tensor, k: int, block: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """The k gallery entries nearest to each query by cosine similarity, nearest first, ties in gallery order.
-
-    Args:
-        query_features: (Q, D), any float type; L2-normalised here, in float32.
-        gallery_features: (G, D), on the same device.
-        k: how many; cut to G.
-        block: queries that a thread handles at once; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
-
-    Returns:
-        (Q, K) float32 cosine similarities and (Q, K) int64 gallery positions.
-
-    Raises:
-        ValueError: shapes that do not fit, empty input, features that are not finite, k below 1.
-    """
-    if k < 1:
-        raise ValueError(f"k is {k}: ask for at least one gallery entry")
-    _check_features(query_features, gallery_features)
-    k = min(k, len(gallery_features))
-    score_QK = torch.empty((len(query_features), k), device=query_features.device)
-    position_QK = torch.empty_like(score_QK, dtype=torch.int64)
-
-    def work(start: int, similarity_BG: Tensor) -> None:
-        rows = slice(start, start + len(similarity_BG))
-        score_QK[rows], position_QK[rows] = _stable_topk(similarity_BG, k)
-
-    for_each_block(query_features, gallery_features, work, block)
-    return score_QK, position_QK
-
-
-def _stable_topk(similarity_BG: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`torch.topk` says nothing about ties: put them in gallery order, also those cut by the k-th place."""
-    score_BK, position_BK = similarity_BG.topk(k, dim=1)
-    cut_B = (similarity_BG >= score_BK[:, -1:]).sum(1) > k
-    if cut_B.any():
-        ranked = similarity_BG[cut_B].sort(dim=1, descending=True, stable=True)
-        score_BK[cut_B], position_BK[cut_B] = ranked.values[:, :k], ranked.indices[:, :k]
-    position_BK, by_position = position_BK.sort(dim=1)
-    score_BK, by_score = score_BK.gather(1, by_position).sort(dim=1, descending=True, stable=True)
-    return score_BK, position_BK.gather(1, by_score)
+    return _rank_blocks(similarity, matches, *similarity_QG.shape, metrics, block)
 
 
 def _find_matches(
@@ -254,13 +193,12 @@ def _led_by(first_QK: Tensor, similarity: Similarity) -> Similarity:
     return led
 
 
-def _rank_blocks(similarity: Similarity, matches: Matches, queries: int, size: int, block: int | None) -> QueryRanks:
+def _rank_blocks(
+    similarity: Similarity, matches: Matches, queries: int, size: int, metrics: Mapping[str, Metric], block: int | None
+) -> QueryMetrics:
     device = matches.count.device
-    ranks = QueryRanks(
-        torch.zeros(queries, dtype=torch.int64, device=device),
-        torch.zeros(queries, dtype=torch.float64, device=device),
-        torch.zeros(queries, dtype=torch.float64, device=device),
-    )
+    values = {name: torch.zeros(queries, dtype=torch.float64, device=device) for name in metrics}
+    result = QueryMetrics(torch.zeros(queries, dtype=torch.int64, device=device), values)
     # Queries in the order of their number of matches: tiles then need little padding.
     count_Q, rows_Q = matches.count.sort(stable=True)
     counts = count_Q.tolist()
@@ -272,28 +210,32 @@ def _rank_blocks(similarity: Similarity, matches: Matches, queries: int, size: i
         for similarity_RG in similarity_BG.split(tile):
             rows_R = rows_Q[start : start + len(similarity_RG)]
             start += len(similarity_RG)
-            if counts[start - 1]:
-                _rank_tile(similarity_RG, rows_R, matches, counts[start - 1], ranks)
+            if most := counts[start - 1]:
+                rank_RM = _tile_ranks(similarity_RG, rows_R, matches, most)
+                count_R = matches.count[rows_R]
+                result.first_rank[rows_R] = torch.where(count_R > 0, rank_RM[:, 0], 0).long()
+                for name, metric in metrics.items():
+                    value_R = metric(rank_RM, count_R.clamp_min(1).double())
+                    values[name][rows_R] = torch.where(count_R > 0, value_R, 0)
 
-    _for_each_block(similarity, rows_Q, size, block, work)
-    return ranks
+    walk_blocks(similarity, rows_Q, size, block, work)
+    return result
 
 
-def _rank_tile(similarity_RG: Tensor, rows_R: Tensor, matches: Matches, most: int, ranks: QueryRanks) -> None:
-    """Write the results of the queries ``rows_R``, none of which has more than ``most`` matches."""
-    count_R1 = matches.count[rows_R, None]
+def _tile_ranks(similarity_RG: Tensor, rows_R: Tensor, matches: Matches, most: int) -> Tensor:
+    """Ranks (R, M) float64 of the matches of the queries ``rows_R``, ascending, infinite beyond a query's last.
+
+    Args:
+        similarity_RG: of these queries.
+        rows_R: which they are.
+        matches: of all queries.
+        most: M, which none of these queries exceeds.
+    """
     place_M = torch.arange(most, device=rows_R.device)
     column_RM = matches.order[(matches.start[rows_R, None] + place_M).clamp_max_(len(matches.order) - 1)]
     rank = _count_ahead if most < SORT_FROM else _sort_ahead
-    rank_RM = rank(similarity_RG, column_RM) + 1
-    padding_RM = place_M >= count_R1
-    sorted_RM = rank_RM.masked_fill_(padding_RM, torch.iinfo(torch.int64).max).sort(dim=1).values.double()
-    precision_RM = ((place_M + 1) / sorted_RM).masked_fill_(padding_RM, 0)
-    has_match_R1 = count_R1 > 0
-    last_R1 = (count_R1 - 1).clamp_min(0)
-    ranks.first_rank[rows_R] = torch.where(has_match_R1, rank_RM.amin(1, keepdim=True), 0)[:, 0]
-    ranks.ap[rows_R] = precision_RM.sum(1) / count_R1[:, 0].clamp_min(1)
-    ranks.inp[rows_R] = precision_RM.gather(1, last_R1)[:, 0]
+    rank_RM = rank(similarity_RG, column_RM).double() + 1
+    return rank_RM.masked_fill_(place_M >= matches.count[rows_R, None], torch.inf).sort(dim=1).values
 
 
 def _count_ahead(similarity_RG: Tensor, column_RM: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from processor.metrics.blocks import for_each_block
-from processor.metrics.ranks import rank_gallery, rank_matches
+from processor.metrics.nearest import rank_gallery
+from processor.metrics.ranks import rank_matches
 
 
 class Scores(NamedTuple):
@@ -46,7 +47,7 @@ def sum_up_scores(
         query_pids: (Q,) identities, on that device; a match is an equal identity.
         gallery_pids: (G,) identities.
         bins: bins of the histograms, at most 256.
-        block: queries at once; see :func:`utils.metrics.for_each_block`.
+        block: queries at once; see :func:`processor.metrics.blocks.for_each_block`.
     """
     assert bins <= 256, "bins are numbered in one byte, which is several times faster to count"
     parts: list[tuple[Tensor, Tensor]] = []

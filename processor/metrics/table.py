@@ -1,14 +1,14 @@
-"""TODO"""
+"""The field's table."""
 
 from collections.abc import Mapping
 
 from prettytable import PrettyTable
 
-METRICS = ("R1", "R5", "R10", "mAP", "mINP")
+from processor.metrics import METRICS
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float]], title: str = "task") -> PrettyTable:
-    """The field's table, three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
+    """Metrics with three decimals: one row per task (t2i, i2t), or per what ``title`` says."""
     table = PrettyTable([title, *METRICS])
     for task, metrics in rows.items():
         table.add_row([task, *(f"{metrics[name]:.3f}" for name in METRICS)])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from model.checkpoints.archives import read_torch_file
+from utils import UserError
 from utils.distributed import on_main
 from utils.files import before, replacing
 
@@ -26,22 +27,22 @@ def read_last(path: Path) -> Any | None:
         None where the run was killed before it had saved anything, so that it has to begin again.
 
     Raises:
-        ValueError: there is no good one.
+        UserError: there is no good one.
     """
     older = before(path)
     if path.name == "last.pth" and not any(file.exists() for file in (path, older, path.with_name("best.pth"))):
-        log.warning("%s: the run had not saved anything yet, and begins again", path)
+        log.warning("%s: the run had not saved anything yet and starts again", path)
         return None
     try:
         return read_torch_file(path)
-    except ValueError as error:
+    except UserError as error:
         if not older.exists():
             raise
         try:
             content = read_torch_file(older)
-        except ValueError as second:
-            raise ValueError(f"{error}; and the one before it, {second}") from None
-        log.warning("%s; going on from the one before it, %s", error, older)
+        except UserError as second:
+            raise UserError(f"{error}; and the one before it, {second}") from None
+        log.warning("%s; resuming from the one before it, %s", error, older)
         with suppress(FileNotFoundError):
             path.replace(path.with_name(f"{path.stem}.damaged{path.suffix}"))
         return content
@@ -51,7 +52,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], keep: bool = False)
     """Write a checkpoint through :func:`replacing`. The main process does so, the others wait for it.
 
     Raises:
-        OSError: it cannot be written, on a full disk for instance; the file that was there is untouched.
+        FileError: it cannot be written, on a full disk for instance; the file that was there is untouched.
     """
 
     def write() -> None:

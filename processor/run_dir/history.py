@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from utils import FileError, UserError
 from utils.files import replacing
 
 NAME = "history.jsonl"
@@ -40,7 +41,7 @@ def read_history(run_dir: Path) -> list[Entry]:
     """The entries of a run directory; none where there is no file. A last line that was cut off is left out.
 
     Raises:
-        ValueError: names the file and the first line that is no entry.
+        UserError: names the file and the first line that is no entry.
     """
     path = run_dir / NAME
     if not path.exists():
@@ -52,31 +53,34 @@ def read_history(run_dir: Path) -> list[Entry]:
         try:
             entries.append(Entry(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: line {number} is damaged ({error}); delete the line") from None
+            raise UserError(f"{path}: line {number} is damaged ({error}); delete the line") from None
     return entries
 
 
-class History:
-    """The file of a run that is going on."""
+def append_entry(run_dir: Path, entry: Entry) -> None:
+    """Add a line, which is in the file when this returns.
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
-
-    def add(self, entry: Entry) -> None:
-        """Append; the line is in the file when this returns."""
-        with (self._run_dir / NAME).open("a", encoding="utf-8") as file:
+    Raises:
+        FileError: it cannot be written, on a full disk for instance.
+    """
+    try:
+        with (run_dir / NAME).open("a", encoding="utf-8") as file:
             file.write(entry.line())
+    except OSError as error:
+        raise FileError(f"{run_dir / NAME}: cannot be written ({error.strerror})") from error
 
-    def cut(self, epoch: int, step: int) -> None:
-        """Drop what lies beyond a place that the run goes back to, so that the file ends up as if it had never stopped.
 
-        Args:
-            epoch: the epoch that comes next or goes on.
-            step: steps done in it.
-        """
-        kept = "".join(entry.line() for entry in read_history(self._run_dir) if _is_before(entry, epoch, step))
-        with replacing(self._run_dir / NAME) as file:
-            file.write(kept.encode())
+def cut_history(run_dir: Path, epoch: int, step: int) -> None:
+    """Drop what lies beyond a place that the run returns to, so that the file ends up as if it had never stopped.
+
+    Args:
+        run_dir: where the file is.
+        epoch: the epoch that comes next or continues.
+        step: steps done in it.
+    """
+    kept = "".join(entry.line() for entry in read_history(run_dir) if _is_before(entry, epoch, step))
+    with replacing(run_dir / NAME) as file:
+        file.write(kept.encode())
 
 
 def _is_before(entry: Entry, epoch: int, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""Run directories, published flags, and how a command ends."""
+"""Where a run directory is, and what makes one."""
 
 import os
 import tempfile
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from utils import FileError, UserError
+from utils.files import replacing
 from utils.options import Options, opt
 
 LAUNCH = "torchrun.txt"
@@ -34,19 +36,27 @@ class RunOptions:
         """configs.yaml of the run that is resumed."""
         return self.checkpoint.parent / "configs.yaml"
 
+    def refuse_config_file(self, config_file: Path | None) -> None:
+        """Raise a UserError where ``--resume`` comes with a ``--config_file`` other than the run's own."""
+        if config_file is not None and config_file.resolve() != self.saved_flags.resolve():
+            raise UserError(
+                f"--config_file {config_file}: cannot be combined with --resume, which takes its flags from "
+                f"{self.saved_flags}; leave it out, and give what is to change on the command line"
+            )
+
     def __post_init__(self) -> None:
         if self.seeds and (len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0):
             shown = " ".join(map(str, self.seeds))
-            raise ValueError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
+            raise UserError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
         if self.resume and not self.resume_ckpt_file:
-            raise ValueError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
+            raise UserError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
 
 
 def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
     """The run directory of a new run (not made yet), or that of a resumed one.
 
     Raises:
-        ValueError: it cannot be written, or holds another run.
+        UserError: it cannot be written, or holds another run.
     """
     if options.resume:
         return options.checkpoint.parent
@@ -55,7 +65,7 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
     flag = "--run_dir" if options.run_dir else "--output_dir"
     names = ("last.pth", "last.previous.pth", "best.pth", "seed_*")
     if any(path for name in names for path in folder.glob(name)):
-        raise ValueError(
+        raise UserError(
             f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}, or name "
             "another directory"
         )
@@ -64,7 +74,7 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{flag} {folder}: {existing} cannot be written ({error.strerror}); choose another with {flag}"
         ) from None
     return folder
@@ -73,10 +83,14 @@ def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
 def make_run_dir(run_dir: Path, options: Options) -> None:
     """Make the run directory, and note in it all flags and which torchrun started the run, if one did."""
     run = options.get(RunOptions)
-    run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None or bool(run.seeds))
-    options.changed(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None or bool(run.seeds))
+    except OSError as error:
+        raise FileError(f"run directory {run_dir}: cannot be made ({error.strerror}); choose another") from None
+    options.replaced(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
     if launch := _launch():
-        (run_dir / LAUNCH).write_text(launch, encoding="utf-8")
+        with replacing(run_dir / LAUNCH) as file:
+            file.write(launch.encode())
 
 
 def interrupted_run(run: RunOptions, dataset_name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Flags that published commands and run directories carry and that mean nothing here."""
 
 PUBLISHED_WITHOUT_EFFECT = {
     "local_rank": "the launcher's environment says it",

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from utils.device import Precision
 from utils.distributed import on_main, world_size
 from utils.files import file_sha256, replacing
 
@@ -37,7 +38,7 @@ class RunRecord:
         if facts["weights_sha256"] is None:  # a resumed run does not read --finetune again
             self._content["weights_sha256"] = earlier.get("weights_sha256")
         if earlier and (earlier.get("version"), earlier.get("modified")) != (facts["version"], facts["modified"]):
-            log.warning("resumed with other code than before (%s, now %s)", earlier.get("version"), facts["version"])
+            log.warning("resumed with different code (was %s, is %s)", earlier.get("version"), facts["version"])
 
     def write(self, *, best: Mapping[str, float], last: Mapping[str, float], finished: bool = False) -> None:
         """Write the file as things stand; ``best`` and ``last`` are metrics with their epoch, or empty.
@@ -61,8 +62,7 @@ class RunRecord:
 
 def facts_of(
     flags: Mapping[str, Any],
-    device: torch.device,
-    precision: torch.dtype,
+    precision: Precision,
     weights: Path | None,
     annotation: Path | None,
 ) -> dict[str, Any]:
@@ -70,18 +70,18 @@ def facts_of(
 
     Args:
         flags: all of them, by name.
-        device: where training runs.
-        precision: of network layers.
+        precision: device and arithmetic of network layers.
         weights: the file that training starts from, None for random weights.
         annotation: the data set's annotation file.
     """
     commit, modified = code_version()
+    device = precision.device
     return {
         "version": commit,
         "modified": modified,
         "libraries": {"python": platform.python_version(), **_versions()},
         "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
-        "precision": str(precision).removeprefix("torch."),
+        "precision": precision.name,
         "processes": world_size(),
         "command": list(sys.argv),
         "flags": dict(flags),
@@ -99,7 +99,7 @@ def read_record(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"a JSON {type(content).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s: not readable (%s); what it said before is lost", path, error)
+        log.warning("%s: not readable (%s); what it said before the run was resumed is lost", path, error)
         return {}
     return content
 

@@ -5,9 +5,11 @@ import logging
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from processor.metrics.table import METRICS, metrics_table
+from processor.metrics import METRICS
+from processor.metrics.table import metrics_table
+from processor.progress import Progress
 from processor.run_dir.layout import RunOptions, make_run_dir
 from processor.run_dir.record import read_record
 from utils.distributed import on_main
@@ -19,14 +21,7 @@ log = logging.getLogger("descry")
 Metrics = Mapping[str, float]
 
 
-class Outcome(Protocol):
-    """What training returns: metrics of the best and of the last epoch."""
-
-    best: Metrics
-    last: Metrics
-
-
-def train_seeds(options: Options, folder: Path, train: Callable[[Options], Outcome]) -> None:
+def train_seeds(options: Options, folder: Path, train: Callable[[Options], Progress]) -> None:
     """Train with each of ``--seeds`` in ``folder/seed_N``, then log a table and write seeds.txt and seeds.json.
 
     With ``--resume``, seeds that have finished are not trained again, and the one that was interrupted continues.
@@ -67,11 +62,11 @@ def _finished(place: Path, num_epoch: int) -> dict[str, Metrics]:
 
 
 def _one(options: Options, seed: int, place: Path) -> Options:
-    """The flags of one seed, which are those of a run of its own."""
+    """The flags of one seed, as if it were a run of its own."""
     changed: dict[str, Any] = {"seed": seed, "seeds": (), "run_dir": place}
     begun = (place / "configs.yaml").exists()
     resuming = {"resume": begun, "resume_ckpt_file": str(place / "last.pth") if begun else ""}
-    return options.changed(**changed, **resuming)
+    return options.replaced(**changed, **resuming)
 
 
 def mean_and_std(results: Mapping[int, Mapping[str, Metrics]]) -> dict[str, dict[str, dict[str, float]]]:

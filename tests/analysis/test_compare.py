@@ -95,9 +95,9 @@ def test_published_older_unfinished_and_foreign_folders(tmp_path: Path, capsys: 
     assert [row["epoch"] for row in rows] == ["60 (best, last)", "", "1 (best, last)", "1 (best, last)"]
     assert [rows[0][name] for name in METRICS] == ["73.38", "89.93", "93.71", "66.13", "50.24"]
     assert rows[0]["method"] == "IRRA" and rows[0]["time"] == ""
-    assert f"left out, no configs.yaml or run.json in it: {foreign}" in said
-    assert "begun: no run.json: no time, no memory; not evaluated yet" in said
-    assert "stopped: no run.json: no time, no memory; stopped after epoch 1 of 3" in said
+    assert f"skipped, no configs.yaml or run.json in it: {foreign}" in said
+    assert "begun: no run.json, so time and memory are unknown; not evaluated yet" in said
+    assert "stopped: no run.json, so time and memory are unknown; stopped after epoch 1 of 3" in said
     assert "killed: not finished" in said
 
 
@@ -125,7 +125,7 @@ def test_a_folder_of_runs_stands_for_them(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "seeds" / "configs.yaml").write_text("seeds: [1, 2]\n")
     rows, said = table([tmp_path / "seeds"], capsys)
     assert [(row["run"], row["seed"], row["R1"]) for row in rows] == [("seed_1", "1", "1.00"), ("seed_2", "2", "2.00")]
-    assert "left out" not in said
+    assert "skipped" not in said
 
 
 def test_a_real_run_and_its_log_say_the_same(trained: Path, tmp_path: Path):

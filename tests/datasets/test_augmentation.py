@@ -1,8 +1,5 @@
 """Batched views equal torchvision's pipeline given the same numbers, and the numbers have its distributions."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,9 +10,9 @@ from torchvision import transforms as T
 
 from datasets.augmentation import MEAN, PAD, PARAMS, STD, apply, draw, eval_view
 from datasets.images.decode import load_resized
+from tests.helpers.golden import core_params
 
 H, W = 48, 20
-GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
 
 
 def draws(kind, count, height=H, width=W):
@@ -97,20 +94,16 @@ def test_boxes_stay_inside():
     assert (left + width <= W).all()
 
 
-def golden_views():
-    for folder in sorted(path.parent for path in GOLDEN.glob("*/core.safetensors")):
-        tensors = load_file(folder / "core.safetensors")
-        for name in sorted(tensors):
-            if name.startswith("transform") and name.endswith("/out"):
-                key = name.removesuffix("/out")
-                yield pytest.param(tensors[f"{key}/image_uint8_hwc"], tensors[name], id=f"{folder.name}-{key}")
-
-
-@pytest.mark.parametrize(("image", "expected"), list(golden_views()))
-def test_golden(image, expected, tmp_path):
-    Image.fromarray(image.numpy()).save(tmp_path / "a.png")
-    resized = torch.from_numpy(load_resized(tmp_path / "a.png", tuple(expected.shape[1:])))
-    assert (eval_view(resized[None])[0] - expected).abs().max() < 1e-6
+@pytest.mark.parametrize("folder", core_params())
+def test_golden_eval_view(folder, tmp_path):
+    tensors = load_file(folder / "core.safetensors")
+    names = [key.removesuffix("/out") for key in tensors if key.startswith("transform") and key.endswith("/out")]
+    assert names
+    for name in names:
+        expected = tensors[f"{name}/out"]
+        Image.fromarray(tensors[f"{name}/image_uint8_hwc"].numpy()).save(tmp_path / "a.png")
+        resized = torch.from_numpy(load_resized(tmp_path / "a.png", tuple(expected.shape[1:])))
+        assert (eval_view(resized[None])[0] - expected).abs().max() < 1e-6, name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

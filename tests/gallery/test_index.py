@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gallery.index import Encoded, GalleryIndex, index_folder
-from tests.conftest import ROOT
+from gallery.index import EncodedPhotos, GalleryIndex, index_folder
+from tests.helpers.runs import ROOT
 from tests.helpers.colours import unit_rows
 
 DIM = 16
@@ -31,7 +31,7 @@ class Gallery:
         self.stamps = {f"{number:03d}": (number + 1, 7) for number in range(count)}
         self.encoded: list[str] = []
 
-    def encode(self, names: Sequence[str], stop_at: str = "", batch: int = 10) -> Iterator[Encoded]:
+    def encode(self, names: Sequence[str], stop_at: str = "", batch: int = 10) -> Iterator[EncodedPhotos]:
         for start in range(0, len(names), batch):
             part = list(names[start : start + batch])
             if stop_at in part:
@@ -40,7 +40,7 @@ class Gallery:
             bad = {name: f"{name}: bad" for name in part if name.startswith("bad")}
             good = [name for name in part if name not in bad]
             rows = [vector(name, self.stamps[name]) for name in good]
-            yield Encoded(good, np.array(rows, np.float32).reshape(-1, DIM), bad)
+            yield EncodedPhotos(good, np.array(rows, np.float32).reshape(-1, DIM), bad)
 
     def holds(self, index: GalleryIndex) -> None:
         """The index has exactly these photos, each with its own feature."""
@@ -87,13 +87,15 @@ def test_a_photo_that_breaks_is_forgotten(tmp_path: Path):
     gallery, index = Gallery(5), make(tmp_path / "index")
     index.update(gallery.stamps, gallery.encode)
     gallery.stamps["003"] = (8, 8)
-    index.update(gallery.stamps, lambda names: iter([Encoded([], np.empty((0, 0), np.float32), {"003": "broken"})]))
+    index.update(
+        gallery.stamps, lambda names: iter([EncodedPhotos([], np.empty((0, 0), np.float32), {"003": "broken"})])
+    )
     assert "003" not in index.read().names
 
 
 def test_interrupted_work_is_kept_and_rows_stay_with_their_names(tmp_path: Path):
     gallery, index = Gallery(50), make(tmp_path / "index")
-    with pytest.raises(ValueError, match="cannot be written"):  # any error of the system ends in advice
+    with pytest.raises(ValueError, match="cannot write"):  # any error of the system ends in advice
         index.update(gallery.stamps, lambda names: gallery.encode(names, stop_at="037"))
     assert len(index.read().names) == 30
     with (index.folder / "vectors-0.f32").open("ab") as file:  # what a kill can leave: rows without names, half a row
@@ -108,14 +110,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-import processor.search.index as module
+import gallery.index as module
 
 def encode(names):
     for start in range(0, len(names), 10):
         if start >= int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         part = list(names[start : start + 10])
-        yield module.Encoded(part, np.eye(100, dtype=np.float32)[[int(name) for name in part]], {})
+        yield module.EncodedPhotos(part, np.eye(100, dtype=np.float32)[[int(name) for name in part]], {})
 
 module._COMMIT_ROWS = 20
 module.GalleryIndex(Path(sys.argv[1]), {}, 100).update({f"{number:03d}": (1, 1) for number in range(100)}, encode)
@@ -220,7 +222,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixt
     monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)
     gallery, index = Gallery(50), make(tmp_path)
 
-    def encode(names: Sequence[str]) -> Iterator[Encoded]:
+    def encode(names: Sequence[str]) -> Iterator[EncodedPhotos]:
         for number, batch in enumerate(gallery.encode(names)):
             if number == 2:
                 raise KeyboardInterrupt
@@ -228,13 +230,13 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
     with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
         index.update(gallery.stamps, encode)
-    assert "the same command continues" in caplog.text
+    assert "run the same command again to resume" in caplog.text
     assert len(index.read().names) == 20
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path: Path):
     index = make(tmp_path)
-    broken = Encoded(["a"], np.full((1, DIM), np.nan, np.float32), {})
+    broken = EncodedPhotos(["a"], np.full((1, DIM), np.nan, np.float32), {})
     with pytest.raises(ValueError, match="not finite"):
         index.update({"a": (1, 1)}, lambda names: iter([broken]))
     assert index.read().names == []
@@ -243,6 +245,6 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path):
 def test_names_of_any_bytes(tmp_path: Path):
     name = os.fsdecode(b"caf\xe9\n'; DROP TABLE photos; --.jpg")
     index = make(tmp_path)
-    index.update({name: (1, 1)}, lambda names: iter([Encoded([name], unit_rows(1, DIM), {})]))
+    index.update({name: (1, 1)}, lambda names: iter([EncodedPhotos([name], unit_rows(1, DIM), {})]))
     assert index.read().names == [name]
     assert not any(index.changes({name: (1, 1)}))

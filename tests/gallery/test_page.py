@@ -9,7 +9,6 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from datasets.images.decode import decode
 from gallery.page import PageOptions, create_app, require_packages, serve
 from gallery.searcher import Searcher
 from tests.helpers.colours import COLOURS, colour_searcher, paint
@@ -29,7 +28,7 @@ def searcher(tmp_path: Path) -> Searcher:
 
 @pytest.fixture
 def client(searcher: Searcher) -> FlaskClient:
-    return create_app(searcher, decode, 3).test_client()
+    return create_app(searcher, 3).test_client()
 
 
 def names(html: str) -> list[str]:
@@ -75,7 +74,7 @@ def test_an_image_as_the_query(client: FlaskClient, tmp_path: Path):
 def test_an_empty_query_is_told_what_to_do(client: FlaskClient, query: str):
     page = client.get(f"/?q={query}")
     assert page.status_code == 400
-    assert "Say what the person looks like" in page.text
+    assert "Describe the person first" in page.text
 
 
 @pytest.mark.parametrize("k", ["0", "501", "x", "1e3", "-1", "9" * 5000])
@@ -86,7 +85,7 @@ def test_a_wrong_number_of_photos(client: FlaskClient, k: str):
 
 
 def test_a_query_that_is_too_long_is_cut_and_said_to_be(client: FlaskClient):
-    assert "has 9 tokens and the model reads 4" in client.get("/?q=red+" + "+".join("abcdefgh")).text
+    assert "Query truncated from 9 to 4 tokens" in client.get("/?q=red+" + "+".join("abcdefgh")).text
     assert "tokens" not in client.get("/?q=red").text
 
 
@@ -183,7 +182,7 @@ def test_a_taken_port_and_a_wrong_one(searcher: Searcher):
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(ValueError, match=r"--port \d+: .*choose another"):
-            serve(create_app(searcher, decode, 3), taken.getsockname()[1])
+            serve(create_app(searcher, 3), taken.getsockname()[1])
     with pytest.raises(ValueError, match="--port 65536: expected"):
         PageOptions(port=65536)
 

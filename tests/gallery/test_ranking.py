@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from gallery import ranking
-from gallery.index import Photos
+from gallery.index import IndexedPhotos
 from gallery.ranking import RankingOptions, build_ranking
 from tests.helpers.colours import unit_rows
 
 DIM = 16
 
 
-def photos_of(vectors_ND: np.ndarray, row_N: np.ndarray | None = None, generation: int = 0) -> Photos:
+def photos_of(vectors_ND: np.ndarray, row_N: np.ndarray | None = None, generation: int = 0) -> IndexedPhotos:
     row_N = np.arange(len(vectors_ND)) if row_N is None else row_N
-    return Photos([str(row) for row in row_N], vectors_ND, row_N, generation)
+    return IndexedPhotos([str(row) for row in row_N], vectors_ND, row_N, generation)
 
 
 def naive(query_QD: np.ndarray, vectors_ND: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def test_flat_reads_a_mapped_file(tmp_path: Path):
     agrees(build_ranking(photos_of(mapped_ND), tmp_path, RankingOptions())(query_QD, 5), naive(query_QD, mapped_ND, 5))
 
 
-def inverted(photos: Photos, folder: Path, share: float = 1.0) -> ranking.Ranking:
+def inverted(photos: IndexedPhotos, folder: Path, share: float = 1.0) -> ranking.Ranking:
     return build_ranking(photos, folder, RankingOptions("ivf", share))
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.images.decode import decode
-from gallery.index import Photos
+from gallery.index import IndexedPhotos
+from gallery.photos import printable
 from gallery.queries import QueryOptions
 from gallery.results import Answer, export, write_answers
-from gallery.searcher import Hit, Searcher, shown
-from tests.helpers.colours import COLOURS, SIZE, ColourModel, colour_searcher, features, paint, unit_rows
+from gallery.searcher import PhotoHit, Searcher
+from tests.helpers.colours import COLOURS, SIZE, ColourModel, colour_encoder, colour_searcher, paint, unit_rows
 
 
 @pytest.fixture
@@ -51,13 +50,13 @@ def test_sentences_images_and_photos_find_their_colour(searcher: Searcher, tmp_p
 def test_a_model_that_attends_over_the_batch_sees_one_sample_at_a_time():
     pixels_BCHW = torch.randint(0, 255, (3, 3, *SIZE), dtype=torch.uint8)
     texts = ["red", "green red blue", "blue"]
-    leaking, alone = features(attends_over_batch=True), features()
+    leaking, alone = colour_encoder(ColourModel(attends_over_batch=True)), colour_encoder()
     np.testing.assert_allclose(leaking.images(pixels_BCHW), alone.images(pixels_BCHW), rtol=1e-6)
     np.testing.assert_allclose(leaking.texts(texts), alone.texts(texts), rtol=1e-6)
 
 
 def test_padding_is_kept_for_a_model_that_reads_it():
-    made, lengths = features(), []
+    lengths = []
 
     class Watching(ColourModel):
         def encode_text(self, ids_BL: torch.Tensor) -> NamedTuple:
@@ -67,7 +66,7 @@ def test_padding_is_kept_for_a_model_that_reads_it():
     for reads_padding in (False, True):
         model = Watching()
         model.reads_padding = reads_padding
-        replace(made, model=model).texts(["red", "red hat"])
+        colour_encoder(model).texts(["red", "red hat"])
     assert lengths == [4, 6]
 
 
@@ -93,7 +92,7 @@ def test_results_and_contact_sheet(searcher: Searcher, tmp_path: Path):
     paint(image, "red")
     answers = [Answer("red / ../..", None, hits), Answer(str(image), image, hits), Answer("ünï" * 50, None, hits)]
     out = tmp_path / "new" / "out"
-    sheets = write_answers(out, searcher.gallery, answers, 3, decode)
+    sheets = write_answers(out, searcher.gallery, answers, 3)
     assert [sheet.name for sheet in sheets] == ["001_red.jpg", "002_query.jpg", f"003_{('ünï' * 50)[:40]}.jpg"]
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 9
@@ -115,8 +114,8 @@ def test_a_photo_that_is_gone_has_its_place_on_the_sheet(searcher: Searcher, tmp
     hits = searcher.by_texts(["red"], 3)[0]
     strange = hits[0]._replace(name=os.fsdecode(b"caf\xe9\n/") + "long/" * 60 + "photo.jpg")
 
-    def size(name: str, hits: list[Hit]) -> tuple[int, int]:
-        (sheet,) = write_answers(tmp_path / name, searcher.gallery, [Answer("red", None, hits)], 3, decode)
+    def size(name: str, hits: list[PhotoHit]) -> tuple[int, int]:
+        (sheet,) = write_answers(tmp_path / name, searcher.gallery, [Answer("red", None, hits)], 3)
         return Image.open(sheet).size
 
     whole = size("whole", hits)
@@ -128,15 +127,15 @@ def test_a_photo_that_is_gone_has_its_place_on_the_sheet(searcher: Searcher, tmp
 def test_a_blocked_output_folder_is_named(searcher: Searcher, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--output .*file/out: cannot be written"):
-        write_answers(tmp_path / "file" / "out", searcher.gallery, [], 3, decode)
+        write_answers(tmp_path / "file" / "out", searcher.gallery, [], 3)
     with pytest.raises(ValueError, match="--export .*file/out: cannot be written"):
-        export(tmp_path / "file" / "out", Photos([], unit_rows(1), np.arange(1), 0), {})
+        export(tmp_path / "file" / "out", IndexedPhotos([], unit_rows(1), np.arange(1), 0), {})
 
 
 def test_export(tmp_path: Path):
     vectors_ND = unit_rows(4)
     names = ["a.jpg", "b/ü.jpg", "c\n.jpg", "d.jpg"]
-    export(tmp_path / "out", Photos(names, vectors_ND, np.arange(4), 0), {"precision": "float32"})
+    export(tmp_path / "out", IndexedPhotos(names, vectors_ND, np.arange(4), 0), {"precision": "float32"})
     assert np.array_equal(np.load(tmp_path / "out" / "vectors.npy", mmap_mode="r", allow_pickle=False), vectors_ND)
     lines = [json.loads(line) for line in (tmp_path / "out" / "photos.jsonl").read_text().splitlines()]
     assert lines == [{"row": row, "path": name} for row, name in enumerate(names)]
@@ -154,12 +153,12 @@ def test_queries_from_a_file(tmp_path: Path):
             path.write_bytes(content)
         with pytest.raises(ValueError, match=f"--queries .*queries.txt: .*{message}"):
             QueryOptions(queries=path).texts()
-    with pytest.raises(ValueError, match="--query: is empty"):
+    with pytest.raises(ValueError, match="--query: empty"):
         QueryOptions(query="  ")
     with pytest.raises(ValueError, match="-k 0: expected 1 to 1000"):
         QueryOptions(k=0)
 
 
 def test_paths_that_cannot_be_printed():
-    assert shown("caf\udce9\n.jpg") == "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.jpg"
-    assert shown("ünï 漢字.jpg") == "ünï 漢字.jpg"
+    assert printable("caf\udce9\n.jpg") == "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.jpg"
+    assert printable("ünï 漢字.jpg") == "ünï 漢字.jpg"

@@ -14,7 +14,7 @@ import train as train_script
 from datasets.images.decode import load_resized
 from model.backbones.clip_tokenizer import shared_tokenizer
 from processor.run_dir.checkpoint import write_checkpoint
-from tests.conftest import SMALL
+from tests.helpers.runs import SMALL
 from utils.command import run_command
 
 shared_tokenizer()  # in the server, too, so that its children need not make it

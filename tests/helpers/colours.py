@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.images.decode import load_resized
+from datasets.augmentation import MEAN, STD
+from gallery.encoder import FeatureEncoder
 from gallery.index import GalleryIndex
 from gallery.photos import find_photos, photo_batches
 from gallery.ranking import RankingOptions, build_ranking
-from gallery.searcher import Features, Searcher
+from gallery.searcher import Searcher
 from utils.device import Precision
 
 SIZE = (8, 4)
@@ -32,7 +33,7 @@ class ColourModel:
         self.attends_over_batch = attends_over_batch
 
     def encode_image(self, images_BCHW: Tensor) -> Pooled:
-        return self._shifted(images_BCHW.mean(dim=(2, 3)))
+        return self._shifted(images_BCHW.mean(dim=(2, 3)) * torch.tensor(STD) + torch.tensor(MEAN))
 
     def encode_text(self, ids_BL: Tensor) -> Pooled:
         return self._shifted(torch.stack([(ids_BL == number).any(dim=1).float() for number in (1, 2, 3)], dim=1))
@@ -58,21 +59,14 @@ def paint(path: Path, colour: str, size: tuple[int, int] = (20, 40)) -> None:
     Image.new("RGB", size, COLOURS[colour]).save(path)
 
 
-def features(attends_over_batch: bool = False) -> Features:
-    return Features(
-        ColourModel(attends_over_batch),
-        Precision(torch.device("cpu"), torch.float32),
-        Words(),
-        6,
-        lambda pixels: pixels.float() / 255,
-        lambda path: load_resized(path, SIZE),
-    )
+def colour_encoder(model: ColourModel | None = None) -> FeatureEncoder:
+    return FeatureEncoder(model or ColourModel(), Precision(torch.device("cpu"), torch.float32), Words(), 6, SIZE)
 
 
 def colour_index(gallery: Path, folder: Path) -> GalleryIndex:
     """An index of ``gallery`` that is up to date."""
     index = GalleryIndex(folder, {"model": "colours"}, 3)
-    encode = features().photos
+    encode = colour_encoder().photos
     index.update(find_photos(gallery).stamps, lambda names: encode(photo_batches(names, gallery, SIZE, 2, 0)))
     return index
 
@@ -80,7 +74,7 @@ def colour_index(gallery: Path, folder: Path) -> GalleryIndex:
 def colour_searcher(gallery: Path, folder: Path) -> Searcher:
     index = colour_index(gallery, folder)
     photos = index.read()
-    return Searcher(gallery, photos, build_ranking(photos, folder, RankingOptions()), features())
+    return Searcher(gallery, photos, build_ranking(photos, folder, RankingOptions()), colour_encoder())
 
 
 def unit_rows(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:

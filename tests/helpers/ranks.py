@@ -1,4 +1,6 @@
-"""What two processes do together, in one pair that is started once: ``python -m tests.ranks FOLDER DATA_ROOT ONE``.
+"""What two processes do together, in one pair that is started once.
+
+    python -m tests.helpers.ranks FOLDER DATA_ROOT ONE
 
 ONE is a run directory of one process. Writes to FOLDER: differences.json, how steps in two processes differ from those
 in one; 0.pth and 1.pth, what must be alike in both; 0.json and 1.json, how their runs of the scripts ended; these runs.
@@ -29,7 +31,7 @@ from model.build import LossOptions, TrainCounts, build_retriever
 from model.losses.base import PairFeatures
 from model.retriever import Retriever
 from processor.trainer import Trainer
-from tests.conftest import SMALL
+from tests.helpers.runs import SMALL
 from utils.distributed import across_processes, rank, world_size
 
 SYSTEMS = {

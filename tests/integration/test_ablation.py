@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.runs import ROOT
 
 
 def commands(folder: Path, *args: object) -> tuple[list[str], subprocess.CompletedProcess]:
@@ -30,7 +30,7 @@ def test_new_runs_start_old_ones_go_on_and_all_are_compared(tmp_path: Path):
     assert calls == [
         f"train.py --resume --resume_ckpt_file {runs}/itc/last.pth",
         f"train.py --loss_names itc+id --run_dir {runs}/itc+id --lr 1e-4 --name two words",
-        f"-m utils.compare {runs}/itc {runs}/itc+id",
+        f"-m analysis.compare {runs}/itc {runs}/itc+id",
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import SMALL
+from tests.helpers.runs import SMALL
 
 
 @pytest.fixture

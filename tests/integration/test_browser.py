@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.runs import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -145,7 +145,7 @@ def test_keyboard_alone(page: object):
 
 def test_nothing_typed(page: object):
     page.click("text=Search")
-    assert "Say what the person looks like" in page.inner_text("[role=alert]")
+    assert "Describe the person first" in page.inner_text("[role=alert]")
 
 
 def test_an_image_as_the_query_and_more_like_it(page: object, gallery: Path):

@@ -15,36 +15,8 @@ import yaml
 
 import test as test_script
 import train as train_script
-from tests.conftest import ROOT, SMALL, python
+from tests.helpers.runs import ROOT, SMALL, python, same_tensors, table
 from utils.options import load_train_configs
-
-
-def table(text: str, task: str = "t2i") -> list[float]:
-    """The numbers of the last row of a task in printed PrettyTables."""
-    rows = re.findall(rf"\| +{task} +\|((?: +[\d.]+ +\|)+)", text)
-    assert rows, text
-    return [float(cell) for cell in rows[-1].split("|") if cell.strip()]
-
-
-def same_tensors(one: Path, other: Path) -> None:
-    """Two checkpoints hold bit-identical tensors and numbers."""
-    assert_same(torch.load(one, weights_only=True), torch.load(other, weights_only=True), "")
-
-
-def assert_same(one: object, other: object, where: str) -> None:
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}/{number}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
 
 
 def test_published_irra_commands(data_root: Path, tmp_path: Path):

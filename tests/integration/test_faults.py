@@ -18,9 +18,8 @@ import train as train_script
 from model.checkpoints.archives import read_torch_file
 from processor.run_dir import checkpoint
 from processor.run_dir.checkpoint import read_last, write_checkpoint
-from tests.conftest import ROOT, SMALL
 from tests.helpers.children import flags_of, resume, start
-from tests.integration.test_end_to_end import same_tensors
+from tests.helpers.runs import ROOT, SMALL, same_tensors
 from utils.log import log_to, setup_logger
 
 

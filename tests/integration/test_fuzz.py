@@ -30,8 +30,8 @@ from datasets.images.verify import prepare_images
 from model.backbones.clip_tokenizer import shared_tokenizer
 from model.checkpoints.archives import read_torch_file
 from model.checkpoints.torchscript import torchscript_weights
-from tests.conftest import SMALL
-from tests.datasets.images.test_decode import eps_bytes, jpeg_bytes, photo, png_header
+from tests.helpers.images import eps_bytes, jpeg_bytes, photo, png_header
+from tests.helpers.runs import SMALL
 from utils.options import Options, flags_of, load_train_configs, read_config
 
 pytestmark = [

@@ -1,190 +1,169 @@
 """Parity with what the published programs compute, for every case below ``$GOLDEN_DIR``."""
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
 
 import test as test_script
-from datasets.augmentation import eval_view
+from model.adapters.lora import LoRAOptions
+from model.adapters.parsing import ParsingOptions
 from model.backbones.clip import load_clip
-from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, Tokenizer
 from model.backbones.spec import BackboneOptions
 from model.build import LossOptions
-from processor.metrics.ranks import rank_similarity, summarise
-from solver.optimizer import SolverOptions, build_optimizer
-from solver.schedule import ScheduleOptions, learning_rate
-from tests.helpers.golden import GOLDEN_DIR, Case, cores, systems
+from model.checkpoints.published import has_published_parsing, our_names
+from model.checkpoints.restore_encoder import restore_encoder
+from model.losses import HEADS
+from model.matcher import restore_matcher
+from tests.helpers.golden import (
+    ALWAYS_PARSES,
+    SYSTEMS,
+    Case,
+    cases,
+    check_banks,
+    check_features,
+    check_gradients,
+    check_losses,
+    check_optimizer,
+    check_trajectory,
+    core_params,
+    params,
+    pooled_features,
+)
+from utils.command import parse
 
-IRRA = [pytest.param(case, id=case.folder.name) for case in systems("irra")]
-CORES = [pytest.param(folder, id=folder.name) for folder in cores()]
+VARIANTS = {"base": "_base", "crfm": "_safl", "efp": "_efp", "full": ""}
+"""our variants of PHP to the suffix of the recorded features"""
+
+
+@pytest.fixture(autouse=True)
+def likeliest_negative(monkeypatch: pytest.MonkeyPatch):
+    """The recorded ICLF took the hardest negative, where training draws one."""
+    monkeypatch.setattr(torch, "multinomial", lambda weights, samples: weights.argmax(dim=1, keepdim=True))
 
 
 @pytest.mark.skipif("GOLDEN_DIR" in os.environ, reason="another $GOLDEN_DIR may hold any cases")
 def test_there_are_cases_of_everything():
-    assert cores()
-    for system in ("irra", "dgcmia", "php", "eccl", "iclf"):
-        assert systems(system), system
+    assert core_params()
+    for system in SYSTEMS:
+        assert cases(system), system
+    assert {case.retriever().attends_over_batch for case in cases("php")} == {False, True}
 
 
-def check_losses(report: dict[str, torch.Tensor], recorded: dict[str, float], names: dict[str, str]) -> None:
-    """Compare every recorded value that has a name of ours; ``names`` translates the others."""
-    for name, value in recorded.items():
-        ours = names.get(name, name)
-        if ours:
-            assert report[ours].item() == pytest.approx(value, rel=1e-4, abs=1e-6), name
-
-
-def check_gradients(case: Case, model: torch.nn.Module) -> None:
-    recorded = case.by_our_names(case.json["grad_norms"])
-    ours = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
-    assert set(recorded) <= set(ours)
-    for name, norm in recorded.items():
-        stacked = isinstance(norm, list)  # modules that published programs keep one by one
-        value = model.get_parameter(name).grad.flatten(1).norm(dim=1).tolist() if stacked else ours[name]
-        assert value == pytest.approx(norm, rel=1e-3, abs=1e-5), name
-
-
-def check_features(case: Case, model: torch.nn.Module, field: str = "") -> None:
-    batch = case.batch()
-    model.eval()
-    with torch.no_grad():
-        image, text = model.encode_image(batch["images"]).pooled, model.encode_text(batch["caption_ids"]).pooled
-    for ours, name in ((image, f"image_features{field}"), (text, f"text_features{field}")):
-        recorded = F.normalize(case.tensors[f"out/{name}"], dim=-1)
-        torch.testing.assert_close(F.normalize(ours, dim=-1), recorded, atol=1e-4, rtol=0, msg=lambda m, n=name: n + m)
-
-
-def check_optimizer(case: Case, model: torch.nn.Module) -> None:
-    optimizer = build_optimizer(model.parameter_roles(), case.options.get(SolverOptions))
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ours = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
-    recorded = case.by_our_names(case.json["optimizer_lr_and_weight_decay"])
-    assert set(recorded) == set(ours)
-    for name, values in recorded.items():
-        for row in torch.tensor(values, dtype=torch.float64).view(-1, 2).tolist():
-            assert ours[name] == pytest.approx(row), name
-    for key, value in case.json["optimizer_defaults"].items():
-        if key not in ("lr", "weight_decay"):  # every group has its own
-            assert optimizer.defaults[key] == pytest.approx(value), key
-
-
-def check_trajectory(case: Case, model: torch.nn.Module, epoch: int = 1, prefix: str = "batch") -> None:
-    recorded = case.json["trajectory"]
-    rates = {name: recorded[name] for name in ("lr", "lora_lr") if recorded.get(name) is not None}
-    optimizer = build_optimizer(model.parameter_roles(), dataclasses.replace(case.options.get(SolverOptions), **rates))
-    batch = case.batch(prefix)
-    model.train()
-    for number, value in enumerate(recorded["total_loss_before_each_step"]):
-        step, views = model(batch, epoch)
-        tolerance = 1e-3 * 10 ** (number / 4)
-        assert step.loss.item() == pytest.approx(value, rel=tolerance), f"step {number + 1}"
-        optimizer.zero_grad()
+@pytest.mark.parametrize("case", params())
+def test_losses_gradients_and_memories(case: Case):
+    for moment in case.moments:
+        model = case.retriever(moment.before).train()
+        step, views = model(case.batch(moment.batch), moment.epoch)
+        check_losses(case, moment, step)
         step.loss.backward()
         model.after_backward(views)
-        optimizer.step()
-
-
-def check_system(case: Case, build: Callable[[], torch.nn.Module]) -> None:
-    """Everything that is recorded of a system without memories; ``build`` gives a fresh model each time."""
-    model = build().train()
-    step, _ = model(case.batch())
-    check_losses(step.report, case.json["losses"]["step1"], {"temperature": ""})
-    assert step.loss.item() == pytest.approx(case.json["trajectory"]["total_loss_before_each_step"][0], rel=1e-4)
-    step.loss.backward()
+        check_banks(case, model, moment.after)
     check_gradients(case, model)
+
+
+@pytest.mark.parametrize("case", params())
+def test_features_and_optimizer(case: Case):
+    model = case.retriever()
     check_optimizer(case, model)
     check_features(case, model)
-    check_trajectory(case, build())
 
 
-@pytest.mark.parametrize("case", IRRA)
-def test_irra(case: Case):
-    check_system(case, case.retriever)
+@pytest.mark.parametrize("case", params())
+def test_trajectory(case: Case):
+    check_trajectory(case)
 
 
-@pytest.mark.parametrize("case", IRRA)
-def test_irra_starts_from_its_clip_archive(case: Case):
+@pytest.mark.parametrize("case", params("dgcmia"))
+def test_memories_do_not_count_in_the_first_epoch(case: Case):
+    if "memory_soft" not in case.losses:
+        pytest.skip("this case has no memory_soft")
+    assert case.retriever().train()(case.batch(), epoch=1)[0].report["memory_soft_loss"] == 0
+
+
+@pytest.mark.parametrize("case", params())
+def test_testing_a_published_checkpoint_needs_no_head(case: Case):
+    state, unknown = our_names(published(case))
+    options = case.options
+    model, unused = restore_encoder(
+        state,
+        options.get(BackboneOptions),
+        "best.pth",
+        options.get(LoRAOptions),
+        options.get(ParsingOptions),
+    )
+    assert not unknown and not model.heads
+    assert set(unused) == {key for key in state if key.startswith(("heads.", "parts."))}
+
+
+@pytest.mark.parametrize("case", params())
+def test_published_configs(case: Case):
+    path = case.folder / "configs.yaml"
+    if not path.exists():
+        pytest.skip("this case has no configs.yaml")
+    options = test_script.read_flags(["--config_file", str(path)])
+    assert options.get(BackboneOptions).img_size == tuple(case.json["img_size"])
+    assert options.get(LossOptions).loss_names == case.options.get(LossOptions).loss_names
+    groups = [HEADS[name].Options for name in case.losses]
+    saved = parse({"losses": groups}, ["--config_file", str(path)], "", lenient=True)
+    for group in groups:
+        flags = vars(case.options.get(group))
+        given = {name: flags[name] for name in flags if flags[name] is not None and f"--{name}" not in ALWAYS_PARSES}
+        assert {name: getattr(saved.get(group), name) for name in given} == given
+
+
+@pytest.mark.parametrize("case", params())
+def test_towers_start_from_their_clip_archive(case: Case):
     if not (case.folder / "clip.pt").exists():
         pytest.skip("this case has no clip.pt")
     backbone = dataclasses.replace(case.options.get(BackboneOptions), pretrain_choice=str(case.folder / "clip.pt"))
-    clip, trained = load_clip(backbone), case.retriever().clip
-    for name, value in clip.state_dict().items():
-        torch.testing.assert_close(value, trained.state_dict()[name], atol=1e-3, rtol=1e-3, msg=name)
+    trained = case.retriever().clip.state_dict()
+    for name, value in load_clip(backbone).state_dict().items():
+        torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN_DIR.glob("*/configs.yaml")), ids=lambda path: path.parent.name)
-def test_published_configs_are_read_by_test_py(path: Path):
-    options = test_script.read_flags(["--config_file", str(path)])
-    recorded = json.loads((path.parent / "golden.json").read_text())
-    assert options.get(BackboneOptions).img_size == tuple(recorded["img_size"])
-    names = [recorded["argv"][n + 1] for n, word in enumerate(recorded["argv"]) if word == "--loss_names"]
-    assert [options.get(LossOptions).loss_names] == names
+def published(case: Case) -> dict[str, torch.Tensor]:
+    """The weights as the published program saves them from several processes."""
+    return {f"module.{key}": value for key, value in case.part("model").items()}
 
 
-@pytest.mark.parametrize("folder", CORES)
-def test_metrics(folder: Path):
-    tensors = load_file(folder / "core.safetensors")
-    for number, recorded in enumerate(json.loads((folder / "core.json").read_text())["metrics"]):
-        similarity = tensors[f"metrics{number}/similarity"]
-        query, gallery = tensors[f"metrics{number}/query_pids"], tensors[f"metrics{number}/gallery_pids"]
-        described = torch.isin(gallery, query)
-        ours = {
-            "t2i": summarise(rank_similarity(similarity, query, gallery)),
-            "i2t_over_gallery_images_that_have_a_caption": summarise(
-                rank_similarity(similarity.T[described], gallery[described], query)
-            ),
-        }
-        for task, values in recorded.items():
-            assert {name: ours[task][name] for name in values} == pytest.approx(values, abs=1e-3), task
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", params("php"))
+def test_features_of_every_variant_from_a_published_checkpoint(case: Case, variant: str):
+    if f"out/image_features{VARIANTS[variant]}" not in case.tensors:
+        pytest.skip("this case has no features of this variant")
+    wrong_sizes = {"cnum": 2, "num_experts": 3, "reduction": 2, "moe_layers": 1}
+    options = dataclasses.replace(case.options.get(ParsingOptions), php_variant=variant, **wrong_sizes)
+    assert has_published_parsing(published(case))
+    state, unknown = our_names(published(case))
+    model, unused = restore_encoder(state, case.options.get(BackboneOptions), "best.pth", parsing_options=options)
+    assert not unknown
+    assert any(key.startswith("parsing.") for key in unused) == (variant != "full")
+    check_features(case, model, VARIANTS[variant])
 
 
-@pytest.mark.parametrize("folder", CORES)
-def test_tokenizer(folder: Path):
-    core = json.loads((folder / "core.json").read_text())
-    specials = {"<|startoftext|>": START_ID, "<|endoftext|>": END_ID, "<|mask|>": MASK_ID}
-    assert core["special_tokens"] == specials
-    tokenizer = Tokenizer()
-    for entry in core["tokenizer"]:
-        ids = tokenizer(entry["caption"])[0].tolist()
-        assert ids[: len(entry["ids"])] == entry["ids"], entry["caption"]
-        assert not any(ids[len(entry["ids"]) :]), entry["caption"]
+@pytest.mark.parametrize("case", params("php"))
+def test_counters_of_a_published_checkpoint_are_read(case: Case):
+    saved = dict(case.part("model"))
+    counter = max(key for key in saved if key.endswith("expert_count_accum"))
+    block = int(counter.split(".")[2])
+    saved[counter] = torch.arange(1, len(saved[counter]) + 1)
+    state, _ = our_names(saved)
+    parsing = case.options.get(ParsingOptions)
+    model, _ = restore_encoder(state, case.options.get(BackboneOptions), "best.pth", parsing_options=parsing)
+    assert torch.equal(model.expert_use()["training"][block], saved[counter])
 
 
-@pytest.mark.parametrize("folder", CORES)
-def test_schedules(folder: Path):
-    recorded = json.loads((folder / "core.json").read_text())["lr_schedule"]
-    for name, rates in recorded["lr_in_epoch_1_to_20"].items():
-        shape, warmup = name.split("/")
-        options = ScheduleOptions(
-            num_epoch=recorded["total_epochs"],
-            lrscheduler=shape,
-            warmup_method=warmup,
-            **{key: recorded[key] for key in ("warmup_epochs", "warmup_factor", "target_lr", "power", "gamma")},
-            milestones=tuple(recorded["milestones"]),
-        )
-        ours = [learning_rate(recorded["base_lr"], epoch, options) for epoch in range(1, len(rates) + 1)]
-        assert ours == pytest.approx(rates, rel=1e-6), name
-
-
-@pytest.mark.parametrize("folder", CORES)
-def test_eval_view(folder: Path, tmp_path: Path):
-    from PIL import Image
-
-    from datasets.images.decode import load_resized
-
-    tensors = load_file(folder / "core.safetensors")
-    names = sorted({key.split("/")[0] for key in tensors if key.startswith("transform")})
-    assert names
-    for name in names:
-        recorded = tensors[f"{name}/out"]
-        file = tmp_path / f"{name}.png"  # lossless
-        Image.fromarray(tensors[f"{name}/image_uint8_hwc"].numpy()).save(file)
-        pixels = torch.from_numpy(load_resized(file, tuple(recorded.shape[1:])))
-        torch.testing.assert_close(eval_view(pixels[None])[0], recorded, atol=1e-4, rtol=0)
+@pytest.mark.parametrize("case", params("iclf"))
+def test_the_matcher_of_a_published_checkpoint_is_the_one_of_training(case: Case):
+    if "itm" not in case.losses:
+        pytest.skip("this case has no matching head")
+    state, unknown = our_names({**published(case), "module.text_encoder.pooler.dense.weight": torch.zeros(2, 2)})
+    model, batch = case.retriever(), case.batch()
+    matcher, used = restore_matcher(state, pooled_features(model, batch)[0].shape[1], "best.pth")
+    assert not unknown and {key.split(".")[1] for key in used} == {"cross_former", "itm"}
+    with torch.no_grad():
+        text, image = model.encode_text(batch["caption_ids"]).tokens, model.encode_image(batch["images"]).tokens
+        logits = model.heads["itm"].match(model.parts["cross_former"], text, image)
+        torch.testing.assert_close(matcher(text, image), logits[:, 1] - logits[:, 0])

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import test as test_script
-from tests.conftest import SMALL, python
-from tests.integration.test_end_to_end import table
+from tests.helpers.runs import SMALL, python, table
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 
 from processor.run_dir.checkpoint import read_last, write_checkpoint
 from tests.helpers.children import SYSTEMS, finish, flags_of, kill_self, resume, start
-from tests.integration.test_end_to_end import same_tensors
+from tests.helpers.runs import same_tensors
 
 
 def assert_same_run(whole: Path, cut: Path) -> None:

@@ -14,9 +14,8 @@ import torch
 
 import test as test_script
 import train as train_script
-from tests.conftest import ROOT, python
 from tests.helpers.ranks import FLAGS, STEPS, SYSTEMS
-from tests.integration.test_end_to_end import table
+from tests.helpers.runs import ROOT, python, table
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(one: Path, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``tests.ranks`` leaves."""
+    """What ``tests.helpers.ranks`` leaves."""
     folder = tmp_path_factory.mktemp("pair")
     done = python("-m", "tests.helpers.ranks", folder, data_root, one)
     assert done.returncode == 0, done.stdout + done.stderr

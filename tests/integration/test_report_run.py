@@ -1,18 +1,19 @@
 """test.py --report and --cross_domain on small runs."""
 
 import csv
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 import test as test_script
 import train as train_script
-from tests.conftest import SMALL, python
-from tests.integration.test_end_to_end import table
+from tests.helpers.runs import SMALL, python, table
 from utils.options import load_train_configs
 
 
@@ -78,11 +79,11 @@ def test_report_shows_what_is_particular_to_a_system(data_root: Path, tmp_path: 
     ("flags", "message"),
     [
         (["--report", "--report_queries", "99999"], "--report_queries 99999: test has queries 0 to"),
-        (["--report_queries", "1"], "--report_queries: only together with --report"),
+        (["--report_queries", "1"], "--report_queries: has no effect without --report"),
         (["--report", "--report_count", "0"], "--report_count 0: expected at least 1"),
-        (["--cross_domain", "logs"], "--config_file: not together with --cross_domain"),
-        (["--cross_domain", "logs", "--rerank", "5"], "--rerank: not together with --cross_domain"),
-        (["--targets", "RSTPReid"], "--targets: only together with --cross_domain"),
+        (["--cross_domain", "logs"], "--config_file: cannot be combined with --cross_domain"),
+        (["--cross_domain", "logs", "--rerank", "5"], "--rerank: cannot be combined with --cross_domain"),
+        (["--targets", "RSTPReid"], "--targets: has no effect without --cross_domain"),
         (["--cross_domain", "logs", "--csv", "no/such/x.csv"], "--csv no/such/x.csv: there is no folder no/such"),
     ],
 )
@@ -117,6 +118,42 @@ def test_cross_domain_has_the_numbers_of_single_tests(
     lines = [line for line in printed.out.splitlines() if line.startswith(f"| {trained}")]
     r1, _, _, mean_ap, _ = expected[str(trained), "RSTPReid"]
     assert f"{r1:.2f} / {mean_ap:.2f}" in lines[0]
+
+
+def test_cross_domain_knows_one_data_set_by_all_its_spellings(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "link").symlink_to(data_root)
+    spellings = [
+        data_root,
+        tmp_path / "link",
+        data_root / "RSTPReid" / "..",
+        os.path.relpath(data_root),
+        f"{data_root}/",
+    ]
+    runs = []
+    for number, root in enumerate(spellings):
+        flags = yaml.safe_load((trained / "configs.yaml").read_text())
+        runs.append(tmp_path / f"run{number}")
+        runs[-1].mkdir()
+        (runs[-1] / "configs.yaml").write_text(yaml.safe_dump({**flags, "root_dir": str(root)}))
+        (runs[-1] / "best.pth").symlink_to(trained / "best.pth")
+    test_script.main(["--cross_domain", *map(str, runs), "--csv", str(tmp_path / "cross.csv")])
+    with (tmp_path / "cross.csv").open(encoding="utf-8") as file:
+        rows = [(row["run"], row["data set"], row["own"]) for row in csv.DictReader(file)]
+    assert rows == [(str(run), "CUHK-PEDES", "yes") for run in runs]
+    capsys.readouterr()
+    test_script.main(["--cross_domain", str(trained), "--targets", *(f"RSTPReid={root}" for root in spellings)])
+    assert capsys.readouterr().out.count("testing ") == 1
+
+
+def test_log_lines_of_tables_name_the_precision(trained: Path, capsys: pytest.CaptureFixture[str]):
+    for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+        capsys.readouterr()
+        test_script.main(["--cross_domain", str(trained), "--precision", name, "--device", "cpu"])
+        assert f"testing {trained} on CUHK-PEDES test, cpu, {dtype}\n" in capsys.readouterr().out
+        test_script.main(["--config_file", str(trained / "configs.yaml"), "--precision", name])
+        assert f"testing {trained / 'best.pth'} on CUHK-PEDES test, cpu, {dtype}\n" in capsys.readouterr().out
 
 
 def test_cross_domain_on_named_data_sets(

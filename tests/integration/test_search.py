@@ -16,7 +16,7 @@ from datasets.images.decode import load_resized
 from model.backbones.clip_tokenizer import Tokenizer
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore
-from tests.conftest import python
+from tests.helpers.runs import python
 
 QUERY = "a woman in a red coat with a white handbag"
 
@@ -110,7 +110,7 @@ def test_queries_of_every_kind(trained: Path, photos: Path, tmp_path: Path, caps
     flags = ["--index_dir", tmp_path / "index", "--output", tmp_path / "out", "-k", 4]
     flags += ["--query_image", photos / "left" / "3.jpg", "--queries", tmp_path / "queries.txt"]
     exact, said = run(trained, photos, capsys, *flags)
-    assert "has 101 tokens and the model reads 75" in said
+    assert "query truncated from 101 to 75 tokens" in said
     found = ranked(exact)
     assert len(found) == 16
     assert found[12] == (1.0, str(photos / "left" / "3.jpg"))
@@ -158,7 +158,7 @@ def test_wrong_usage(trained: Path, photos: Path, fails, tmp_path: Path):
     assert "no such checkpoint" in fails("search", *config, "--gallery", photos, "--checkpoint", tmp_path / "no.pth")
     (tmp_path / "file").write_text("")
     blocked = fails("search", *config, "--gallery", photos, "--index_dir", tmp_path / "file")
-    assert "cannot be written" in blocked and "choose another folder" in blocked
+    assert "--index_dir: cannot write" in blocked and "choose another folder" in blocked
     bad_image = ["--query_image", photos / "broken.jpg", "--output", tmp_path / "out"]
     assert "broken.jpg: not an image" in fails("search", *config, *index, "--gallery", photos, *bad_image)
 
@@ -168,4 +168,4 @@ def test_a_damaged_index_says_what_to_do(trained: Path, photos: Path, fails, tmp
     (index,) = tmp_path.iterdir()
     os.truncate(next(index.glob("vectors-*")), 100)
     flags = ["--config_file", trained / "configs.yaml", "--gallery", photos, "--index_dir", tmp_path]
-    assert "delete this folder, and search again" in fails("search", *flags, "--no_update", "--query", "a man")
+    assert "delete this folder and search again" in fails("search", *flags, "--no_update", "--query", "a man")

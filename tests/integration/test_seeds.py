@@ -15,8 +15,7 @@ import train as train_script
 from processor.metrics.table import METRICS
 from processor.run_dir import record
 from processor.run_dir.seeds import mean_and_std
-from tests.conftest import ROOT, SMALL
-from tests.integration.test_end_to_end import same_tensors
+from tests.helpers.runs import ROOT, SMALL, same_tensors
 from utils.options import load_train_configs
 
 

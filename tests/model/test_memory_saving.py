@@ -12,12 +12,8 @@ from model.backbones.towers import Block
 from model.build import TrainCounts, build_retriever
 from model.memory_saving import EngineOptions, set_up_towers
 from model.retriever import Retriever
-from tests.helpers.golden import Case, systems
-from tests.integration.test_golden_dgcmia import Recorded
-from tests.integration.test_golden_eccl import EcclCase
+from tests.helpers.golden import Case, params
 
-FORMS = {"irra": Case, "dgcmia": Recorded, "php": Case, "eccl": EcclCase, "iclf": Case}
-CASES = [form(case.folder) for name, form in FORMS.items() for case in systems(name)]
 ENGINES = {
     "accumulate": EngineOptions(accumulate=3),
     "grad_checkpointing": EngineOptions(grad_checkpointing=True),
@@ -66,8 +62,8 @@ def set_up(model: Retriever, options: EngineOptions) -> Retriever:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.folder.name) for case in CASES])
-def test_losses_and_gradients_stay(case: Case, engine: str):
+@pytest.mark.parametrize("case", params())
+def test_golden_losses_and_gradients_stay(case: Case, engine: str):
     loss, grads, kept = step(case.retriever(), case)
     again, grads_again, kept_again = step(set_up(case.retriever(), ENGINES[engine]), case)
     torch.testing.assert_close(again, loss, rtol=1e-5, atol=1e-6)

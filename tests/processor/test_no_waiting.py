@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers.golden import Case
-from tests.model.test_memory_saving import CASES
+from tests.helpers.golden import Case, params
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount"}
 """operators whose result, or its size, the host has to know"""
@@ -33,9 +32,9 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.folder.name) for case in CASES])
+@pytest.mark.parametrize("case", params())
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_step_does_not_wait(case: Case, epoch: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_golden_step_does_not_wait(case: Case, epoch: int, monkeypatch: pytest.MonkeyPatch):
     model, batch = case.retriever().train(), case.batch()
     monkeypatch.setattr("model.losses.itm.refuse_one_identity", lambda pids: None)  # looks at CPU tensors only
     with NoWaiting(ALLOWED.get(case.json["system"], ())):

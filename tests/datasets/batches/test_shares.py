@@ -21,8 +21,9 @@ def process(monkeypatch: pytest.MonkeyPatch):
     """Be one of several processes."""
 
     def become(rank: int, world_size: int) -> None:
-        monkeypatch.setattr("datasets.build.rank", lambda: rank)
-        monkeypatch.setattr("datasets.build.world_size", lambda: world_size)
+        for module in ("datasets.batches.train_loader", "datasets.batches.evaluation_split"):
+            monkeypatch.setattr(f"{module}.rank", lambda: rank)
+            monkeypatch.setattr(f"{module}.world_size", lambda: world_size)
 
     return become
 

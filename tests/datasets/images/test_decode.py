@@ -3,8 +3,6 @@
 import io
 import os
 import pickle
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -15,14 +13,10 @@ from torchvision import transforms as T
 
 from datasets.images import decode as images
 from datasets.images.decode import ImageError, decode, load_resized, verify_images
+from tests.helpers.images import eps_bytes, jpeg_bytes, photo, png_header
 
 # Pillow also warns of what it is about to refuse, or of metadata that nobody asked for.
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore:::PIL")
-
-
-def photo(height=60, width=40, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
-    return Image.fromarray(pixels).resize((width, height))
 
 
 @pytest.mark.parametrize("source", [(173, 71), (96, 32), (400, 150), (20, 9)])
@@ -94,28 +88,6 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
 def test_broken_exif_is_ignored(tmp_path):
     photo().save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert decode(tmp_path / "a.jpg").size == (40, 60)
-
-
-def png_header(width, height):
-    """A PNG that claims a size and carries no pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def jpeg_bytes():
-    buffer = io.BytesIO()
-    photo().save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def eps_bytes():
-    buffer = io.BytesIO()
-    photo().save(buffer, "EPS")
-    return buffer.getvalue()
 
 
 BROKEN = {

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import train
-from analysis.expert_table import expert_table
+from analysis.method_sections import expert_table
 from model.adapters.experts import MixtureOfExperts, load_balance
 from model.adapters.parsing import Parsing, ParsingOptions
 from model.backbones.clip import load_clip
@@ -162,7 +162,9 @@ def test_expert_use_is_counted_per_modality():
 
 def test_expert_table_shows_counts_and_entropy():
     text = expert_table({"image": torch.tensor([[2, 2], [4, 0]]), "text": torch.tensor([[0, 0], [1000, 1000]])})
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.get_string().splitlines()[3:-1]]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.pretty().get_string().splitlines()[3:-1]
+    ]
     assert rows == [
         ["0", "image", "2", "2", "0.693"],
         ["0", "text", "0", "0", "0.000"],

@@ -1,7 +1,6 @@
 """The tokenizer against recorded ids and against open_clip's own."""
 
 import json
-import os
 import pickle
 import random
 import string
@@ -11,8 +10,8 @@ import pytest
 import torch
 
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, VOCAB_SIZE, WORD, Tokenizer, clean
+from tests.helpers.golden import core_params
 
-GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
 ENGLISH = """
 a an the man woman person pedestrian wears wearing is with and his her black white grey blue-ish striped t-shirt jacket
 jeans trousers sneakers backpack handbag umbrella ponytail shoulder-length hair, glasses; cardigan's it's they're khaki
@@ -30,17 +29,17 @@ def published():
     return pytest.importorskip("open_clip.tokenizer").SimpleTokenizer()
 
 
-def test_golden_captions(tokenizer):
-    paths = sorted(GOLDEN_DIR.glob("*/core.json"))
-    assert paths
-    for path in paths:
-        recorded = json.loads(path.read_text())
-        for case in recorded["tokenizer"]:
-            expected = torch.zeros(1, 77, dtype=torch.int64)
-            expected[0, : len(case["ids"])] = torch.tensor(case["ids"])
-            assert torch.equal(tokenizer(case["caption"]), expected), case["caption"]
-        for token, id_ in recorded["special_tokens"].items():
-            assert tokenizer.encode(f"a {token} b") == [320, id_, 321]
+@pytest.mark.parametrize("folder", core_params())
+def test_golden_captions(tokenizer, folder: Path):
+    recorded = json.loads((folder / "core.json").read_text())
+    for entry in recorded["tokenizer"]:
+        expected = torch.zeros(1, 77, dtype=torch.int64)
+        expected[0, : len(entry["ids"])] = torch.tensor(entry["ids"])
+        assert torch.equal(tokenizer(entry["caption"]), expected), entry["caption"]
+    specials = {"<|startoftext|>": START_ID, "<|endoftext|>": END_ID, "<|mask|>": MASK_ID}
+    assert recorded["special_tokens"] == specials
+    for token, id_ in specials.items():
+        assert tokenizer.encode(f"a {token} b") == [320, id_, 321]
 
 
 def random_text(rng):

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones import clip as weights
 from model.backbones.clip import CLIP, RANDOM, VIT_B_16, clip_names, load_clip, resize_positions, sizes_of
 from model.backbones.spec import BackboneOptions
+from model.checkpoints import archives
 from model.checkpoints.published import our_names
-from tests.helpers.golden import systems
+from tests.helpers.golden import cases
 
 
 def random_ids(rows: int, vocab: int = 49408) -> torch.Tensor:
@@ -156,13 +156,13 @@ def test_download_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (served / digest / "tiny.pt").write_bytes(buffer.getvalue())
     target = tmp_path / "store" / "tiny.pt"
     url = f"{served.as_uri()}/{digest}/tiny.pt"
-    assert weights.download(url, target, digest) == target
+    assert archives.download(url, target, digest) == target
     assert target.read_bytes() == buffer.getvalue()
     with pytest.raises(ValueError, match="damaged or another file"):
-        weights.download(url, tmp_path / "other.pt", "0" * 64)
+        archives.download(url, tmp_path / "other.pt", "0" * 64)
     assert not (tmp_path / "other.pt").exists()
-    monkeypatch.setitem(weights.ARCHIVES, "Other", ("absent.pt", digest))
-    monkeypatch.setattr(weights, "_OPENAI", served.as_uri())
+    monkeypatch.setitem(archives.ARCHIVES, "Other", ("absent.pt", digest))
+    monkeypatch.setattr(archives, "_OPENAI", served.as_uri())
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     with pytest.raises(ValueError, match="absent.pt is not on this machine and cannot be downloaded"):
         load_clip(BackboneOptions("Other"))
@@ -181,6 +181,6 @@ def test_names_in_every_wrapping():
 
 def test_golden_weights_have_a_name_of_ours(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
-        for case in systems("irra"):
+        for case in cases("irra"):
             case.retriever()
     assert not caplog.records

@@ -1,10 +1,11 @@
 """The streamed metrics against a naive loop, a stable sort, recorded numbers, and bad input."""
 
-import os
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from processor.metrics import ranks as metrics
 from processor.metrics.ranks import (
@@ -16,8 +17,7 @@ from processor.metrics.ranks import (
     similarity_metrics,
     summarise,
 )
-
-GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
+from tests.helpers.golden import core_params
 
 
 def naive(similarity, query_pids, gallery_pids):
@@ -242,3 +242,20 @@ def test_the_same_on_a_gpu():
     ranks = rank_matches(queries.cuda(), gallery.cuda(), query_pids, gallery_pids)
     assert ranks.ap.is_cuda
     assert_equal(QueryRanks(*(part.cpu() for part in ranks)), rank_matches(queries, gallery, query_pids, gallery_pids))
+
+
+@pytest.mark.parametrize("folder", core_params())
+def test_golden_metrics(folder: Path):
+    tensors = load_file(folder / "core.safetensors")
+    for number, recorded in enumerate(json.loads((folder / "core.json").read_text())["metrics"]):
+        similarity = tensors[f"metrics{number}/similarity"]
+        query, gallery = tensors[f"metrics{number}/query_pids"], tensors[f"metrics{number}/gallery_pids"]
+        described = torch.isin(gallery, query)
+        ours = {
+            "t2i": summarise(rank_similarity(similarity, query, gallery)),
+            "i2t_over_gallery_images_that_have_a_caption": summarise(
+                rank_similarity(similarity.T[described], gallery[described], query)
+            ),
+        }
+        for task, values in recorded.items():
+            assert {name: ours[task][name] for name in values} == pytest.approx(values, abs=1e-3), task

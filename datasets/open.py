@@ -1,0 +1,72 @@
+"""From flags to a data set that is read and checked, and to batches of it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from prettytable import PrettyTable
+
+from datasets import DATASETS
+from datasets.annotations import SPLITS
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.batches.train_loader import TrainLoader
+from datasets.captions import AugmentOptions
+from datasets.images.source import ImageOptions, Images
+from datasets.images.verify import prepare_images
+from datasets.options import DataOptions
+from datasets.records import Dataset, counts
+from utils import UserError
+from utils.inputs import InputFormat
+from utils.options import GetOptions
+
+log = logging.getLogger("descry")
+
+
+@dataclass(frozen=True)
+class OpenedDataset:
+    """A data set with the pixels of its images."""
+
+    dataset: Dataset
+    images: Images
+    options: DataOptions
+    augment: AugmentOptions
+
+    def train_loader(
+        self, form: InputFormat, fields: tuple[str, ...], padded: tuple[str, ...], device: torch.device
+    ) -> TrainLoader:
+        """Training batches; see :class:`TrainLoader` for the arguments."""
+        records = self.dataset.train
+        return TrainLoader(records, self.images, form, fields, padded, self.options, self.augment, device)
+
+    def split(self, name: str, form: InputFormat, device: torch.device) -> EvaluationSplit:
+        """A split to evaluate on; see :class:`EvaluationSplit` for the arguments."""
+        return EvaluationSplit(name, self.dataset.split(name), self.images, form, self.options, device)
+
+
+def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str]) -> OpenedDataset:
+    """Read the data set that the flags name, check its images (with ``--cache`` decode them), and log what it holds.
+
+    Args:
+        get: gives the instance of an options dataclass.
+        size: (H, W) of the images in pixels.
+        splits: the splits in use, each with the flag that asks for it.
+
+    Raises:
+        UserError: the data set cannot be used, or lacks a split.
+    """
+    options = get(DataOptions)
+    dataset = DATASETS[options.dataset_name](options.root_dir, get)
+    for split, flag in splits.items():
+        if not dataset.split(split):
+            have = " and ".join(name for name in SPLITS if dataset.split(name))
+            raise UserError(f"{flag} {split}: {dataset.name} has no such split, only {have}")
+    workers = max(options.workers, 1)
+    dataset, images = prepare_images(
+        dataset, size, get(ImageOptions), options.root_dir, workers=workers, splits=tuple(splits)
+    )
+    table = PrettyTable(["split", "identities", "images", "captions"], align="r")
+    for split in splits:
+        table.add_row([split, *(f"{number:,}" for number in counts(dataset.split(split)))])
+    log.info("%s\n%s", dataset.name, table)
+    return OpenedDataset(dataset, images, options, get(AugmentOptions))

@@ -1,0 +1,78 @@
+"""Photos, image files and sentences to float32 features of length 1.
+
+Shape letters: B batch, Q queries, D embedding, L text positions.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.augmentation import eval_view
+from datasets.images.decode import load_resized
+from gallery.index import EncodedPhotos
+from gallery.photos import PhotoBatch
+from model.backbones.clip_tokenizer import Tokenizer
+from model.backbones.spec import Encoded
+from model.retriever import Retriever
+from utils.device import Precision
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """A model with what it takes to encode photos and queries."""
+
+    model: Retriever
+    """on the device of ``precision``"""
+    precision: Precision
+    tokenizer: Tokenizer
+    text_length: int
+    image_size: tuple[int, int]
+    """(height, width) of photos"""
+
+    def photos(self, batches: Iterable[PhotoBatch]) -> Iterator[EncodedPhotos]:
+        """Encode a gallery, batch by batch."""
+        for batch in batches:
+            yield EncodedPhotos(batch.names, self.images(batch.pixels_BCHW), batch.faults)
+
+    def image_file(self, path: Path) -> np.ndarray:
+        """(1, D) of an image file.
+
+        Raises:
+            ImageError: the file cannot be decoded.
+        """
+        return self.images(torch.from_numpy(load_resized(path, self.image_size))[None])
+
+    def images(self, pixels_BCHW: Tensor) -> np.ndarray:
+        """(B, D) of uint8 pixels."""
+        return self._encode(lambda pixels: self.model.encode_image(eval_view(pixels)), pixels_BCHW)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(Q, D) of sentences, truncated to the length that the model reads; see :meth:`truncation`."""
+        ids_QL = self.tokenizer(texts, self.text_length)
+        lengths_Q = (ids_QL != 0).sum(dim=1)
+        if not self.model.reads_padding:
+            ids_QL = ids_QL[:, : int(lengths_Q.max())]
+        return self._encode(self.model.encode_text, ids_QL)
+
+    def truncation(self, text: str) -> str | None:
+        """What to tell a user whose query is too long, otherwise None."""
+        length, room = len(self.tokenizer.encode(text)), self.text_length - 2
+        return f"query truncated from {length} to {room} tokens" if length > room else None
+
+    @torch.inference_mode()
+    def _encode(self, encode: Callable[..., Encoded], *inputs: Tensor) -> np.ndarray:
+        """Features of inputs with one row per sample."""
+        rows = len(inputs[0])
+        if not rows:
+            return np.empty((0, 0), np.float32)
+        # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
+        size = 1 if self.model.attends_over_batch else rows
+        pooled = []
+        for parts in zip(*(tensor.split(size) for tensor in inputs), strict=True):
+            with self.precision():
+                pooled.append(encode(*(part.to(self.precision.device, non_blocking=True) for part in parts)).pooled)
+        return torch.nn.functional.normalize(torch.cat(pooled).float(), dim=1).cpu().numpy()

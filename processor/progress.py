@@ -1,0 +1,32 @@
+"""Where a run stands, and what it has come to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything a resumed run needs beside weights and optimiser."""
+
+    epoch: int = 1
+    """the epoch that is running, or that comes next"""
+    step: int = 0
+    """steps done in it"""
+    best: dict[str, float] = field(default_factory=dict)
+    """metrics of best.pth, with its epoch"""
+    last: dict[str, float] = field(default_factory=dict)
+    """metrics of the last evaluation, with its epoch"""
+    sums: dict[str, float] = field(default_factory=dict)
+    """of this epoch's logged scalars"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """steps that each of them was reported in"""
+
+    def add(self, report: Mapping[str, float]) -> None:
+        """Count the scalars of a step."""
+        for name, value in report.items():
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Of this epoch's scalars, each over the steps that reported it."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}

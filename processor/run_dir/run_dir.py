@@ -1,0 +1,117 @@
+"""A run directory that is being written."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets.records import Dataset
+from processor.run_dir.checkpoint import write_checkpoint
+from processor.run_dir.history import Entry, append_entry, cut_history, read_history
+from processor.run_dir.layout import RunOptions
+from processor.run_dir.record import RunRecord, facts_of
+from utils.device import Precision
+from utils.distributed import is_main
+from utils.options import Options
+
+TICKS = 1000
+"""TensorBoard counts in whole numbers; its steps are thousandths of an epoch, for training and validation alike"""
+
+
+def open_run_dir(
+    path: Path, options: Options, precision: Precision, weights: Path | None, dataset: Dataset
+) -> "RunDir":
+    """The run directory that these flags begin or, in a resumed run, continue.
+
+    Args:
+        path: the folder.
+        options: all flags.
+        precision: device and arithmetic of network layers.
+        weights: the file that training starts from, None for random weights.
+        dataset: that it trains on.
+    """
+    facts = facts_of(options.flat(), precision, weights, dataset.annotation)
+    return RunDir(path, RunRecord(path, facts, options.get(RunOptions).resume))
+
+
+class RunDir:
+    """Checkpoints, run.json, history.jsonl, curves.png and TensorBoard events of one run; the main process writes."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        """
+        Args:
+            path: the folder, which must exist once anything is written.
+            record: its run.json.
+        """
+        self.path, self.record = path, record
+        self._writer: Any = None
+
+    def open(self, epoch: int, step: int, steps: int) -> None:
+        """Begin to write from a place in the run on; what a former part of the run wrote beyond it is dropped.
+
+        Args:
+            epoch: the epoch that comes next or continues.
+            step: steps done in it.
+            steps: steps that it has.
+        """
+        if not is_main():
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
+
+        cut_history(self.path, epoch, step)
+        start = _ticks(Entry(epoch, step, steps))
+        # a start anew is also one after a run that was killed before it had a checkpoint
+        self._writer = SummaryWriter(self.path, purge_step=start + 1 if start else 0)
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self._writer:
+            self._writer.close()
+
+    def log_training(self, entry: Entry) -> None:
+        """Note the losses and learning rates of a logged step."""
+        self._add(entry, {"train": entry.train, "lr": entry.lr})
+
+    def log_validation(self, entry: Entry, picture: Callable[[], Any]) -> None:
+        """Note an evaluation and draw the curves anew.
+
+        Args:
+            entry: the epoch and its metrics.
+            picture: gives an RGB image (height, width, 3) of some retrievals, for TensorBoard.
+        """
+        if not self._writer:
+            return
+        from processor.run_dir.curves import draw_curves, save_png  # slow to import, and --help must not wait for it
+
+        self._add(entry, {"val": entry.val})
+        self._writer.add_image("retrieval", picture(), _ticks(entry), dataformats="HWC")
+        self._writer.flush()
+        save_png(draw_curves(read_history(self.path)), self.path / "curves.png", dpi=110)
+
+    @property
+    def has_last(self) -> bool:
+        """Whether there is a last.pth to resume from."""
+        return (self.path / "last.pth").exists()
+
+    def save_last(self, content: Mapping[str, Any]) -> None:
+        """Write last.pth, from which training resumes, and keep the one before it."""
+        write_checkpoint(self.path / "last.pth", content, keep=True)
+
+    def save_best(self, content: Mapping[str, Any]) -> None:
+        """Write best.pth."""
+        write_checkpoint(self.path / "best.pth", content)
+
+    def _add(self, entry: Entry, scalars: Mapping[str, Mapping[str, float]]) -> None:
+        if not self._writer:
+            return
+        append_entry(self.path, entry)
+        for group, values in scalars.items():
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, _ticks(entry))
+
+
+def _ticks(entry: Entry) -> int:
+    """A step counts by its middle, so that an evaluation, at a whole epoch, comes after the last step before it."""
+    if entry.val or not entry.step:
+        return TICKS * (entry.epoch - (not entry.val))
+    return math.floor(TICKS * (entry.epoch - 1 + (entry.step - 0.5) / entry.steps))

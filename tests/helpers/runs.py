@@ -1,0 +1,59 @@
+"""Small runs of the scripts, and how to read what they leave."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from datasets.mannequins.draw import MannequinOptions
+
+ROOT = Path(__file__).parents[2]
+DRAWING = MannequinOptions(
+    mannequin_train_ids=10,
+    mannequin_val_ids=3,
+    mannequin_test_ids=5,
+    mannequin_images_per_id="2",
+    mannequin_height=64,
+)
+SMALL = (
+    *("--pretrain_choice", "tiny", "--img_size", "64", "32", "--num_workers", "0"),
+    *("--batch_size", "8", "--num_epoch", "2", "--device", "cpu"),
+)
+
+
+def python(script: str, *args: object, **kwargs: object) -> subprocess.CompletedProcess:
+    """Run a script of the project as a user does, from its root."""
+    command = [sys.executable, script, *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, **kwargs)
+
+
+def table(text: str, task: str = "t2i") -> list[float]:
+    """The numbers of the last row of a task in printed PrettyTables."""
+    rows = re.findall(rf"\| +{task} +\|((?: +[\d.]+ +\|)+)", text)
+    assert rows, text
+    return [float(cell) for cell in rows[-1].split("|") if cell.strip()]
+
+
+def same_tensors(one: Path, other: Path) -> None:
+    """Two checkpoints hold bit-identical tensors and numbers."""
+    assert_same(torch.load(one, weights_only=True), torch.load(other, weights_only=True), "")
+
+
+def assert_same(one: object, other: object, where: str) -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
