@@ -30,19 +30,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=80),
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path("data"), metavar="PATH", help="parent of the new folder [data]"
-    )
-    parser.add_argument(
-        "--layout",
-        default=NAME,
-        choices=LAYOUTS,
-        metavar="NAME",
-        help=f"folder, files and keys as in {', '.join(LAYOUTS)} [{NAME}]",
-    )
+    add = parser.add_argument
+    add("--root", type=Path, default=Path("data"), metavar="PATH", help="parent of the new folder [data]")
+    as_in = f"folder, files and keys as in {', '.join(LAYOUTS)} [{NAME}]"
+    add("--layout", default=NAME, choices=LAYOUTS, metavar="NAME", help=as_in)
     for flag in flags_of(MannequinOptions):
         choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
-        parser.add_argument(
+        add(
             "--" + flag.name.removeprefix("mannequin_"),
             f"--{flag.name}",
             dest=flag.name,
@@ -50,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
             metavar={int: "N", str: "TEXT"}[flag.kind],
             help=f"{flag.help}{choices} [{flag.default}]",
         )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; changes nothing but the time [cores]")
-    parser.add_argument("--contact_sheet", type=Path, metavar="FILE", help="also write a picture of some identities")
+    add("--workers", type=int, metavar="N", help="processes; changes nothing but the time [cores]")
+    add("--contact_sheet", type=Path, metavar="FILE", help="also write a picture of some identities")
     return parser
 
 
@@ -75,29 +69,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")) from None
 
 
-def write_contact_sheet(folder: Path, layout: Layout, target: Path, images: int = 3, across: int = 3) -> None:
-    """Write a picture of the first identities, each with some images and a caption of the first of them.
-
-    Args:
-        folder: a drawn data set.
-        layout: of the data set.
-        target: a .jpg or .png file.
-        images: images of each identity; those with fewer are passed over.
-        across: identities beside each other, in two lines.
+def write_contact_sheet(folder: Path, layout: Layout, target: Path) -> None:
+    """Write a picture of the first six identities that have three images, with a caption of the first of these.
 
     Raises:
-        UserError: no identity has that many images, or the target cannot be written.
+        UserError: no identity has three images, or the target (.jpg, .png) cannot be written.
     """
     records = json.loads((folder / layout.file).read_text(encoding="utf-8"))
     people = [list(group) for _, group in groupby(records, key=lambda record: record["id"])]
     rows = [
-        Row(group[0]["captions"][0], [Tile(folder / "imgs" / record[layout.key]) for record in group[:images]])
+        Row(group[0]["captions"][0], [Tile(folder / "imgs" / record[layout.key]) for record in group[:3]])
         for group in people
-        if len(group) >= images
+        if len(group) > 2
     ]
     if not rows:
-        raise UserError(f"--contact_sheet {target}: no identity has {images} images; draw more images of each")
-    sheet = draw_sheet(rows[: 2 * across], (116, 290), across=across, caption_width=0)
+        raise UserError(f"--contact_sheet {target}: no identity has 3 images; draw more images of each")
+    sheet = draw_sheet(rows[:6], (116, 290), across=3, caption_width=0)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target, quality=88)

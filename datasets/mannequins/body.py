@@ -80,10 +80,9 @@ class Body:
         self.cos, self.sin = math.cos(pose.yaw), math.sin(pose.yaw)
         self.marks: dict[str, list[tuple[float, float, float, float]]] = {}
         self.skin = look.skin
-        self.legs = {side: self._leg(side) for side in SIDES}
-        drop = min(leg[2][1] for leg in self.legs.values()) - 0.045
-        self.legs = {side: [(x, y - drop, z) for x, y, z in leg] for side, leg in self.legs.items()}
-        self.drop = drop
+        legs = {side: self._leg(side) for side in SIDES}
+        self.drop = min(leg[2][1] for leg in legs.values()) - 0.045
+        self.legs = {side: [(x, y - self.drop, z) for x, y, z in leg] for side, leg in legs.items()}
         self.arms = {side: self._arm(side) for side in SIDES}
 
     def _leg(self, side: str) -> list[Bone]:
@@ -106,17 +105,14 @@ class Body:
             swing, bend = -0.32, -0.22
         shoulder = (sign * (self.shoulder - 0.006), 0.79 - self.drop, 0.0)
         away = 0.09 + (0.05 if person.jacket != "none" else 0)
-        elbow = (
-            shoulder[0] + sign * 0.165 * away * 1.3,
-            shoulder[1] - 0.165 * math.cos(swing),
-            shoulder[2] + 0.165 * math.sin(swing),
-        )
-        hand = (
-            elbow[0] + sign * 0.15 * away * 0.3,
-            elbow[1] - 0.15 * math.cos(bend),
-            elbow[2] + 0.15 * math.sin(bend),
-        )
-        return [shoulder, elbow, hand]
+        elbow = self._swung(shoulder, sign * away * 1.3, 0.165, swing)
+        return [shoulder, elbow, self._swung(elbow, sign * away * 0.3, 0.15, bend)]
+
+    @staticmethod
+    def _swung(start: Bone, out: float, length: float, angle: float) -> Bone:
+        """The end of a bone that hangs from ``start``."""
+        x, y, z = start
+        return x + out * length, y - length * math.cos(angle), z + length * math.sin(angle)
 
     @property
     def shoulder(self) -> float:
@@ -129,11 +125,9 @@ class Body:
 
     def at(self, x: float, y: float, z: float) -> Point:
         """Where a place of the body is in the image."""
-        depth = -x * self.sin + z * self.cos
-        return (
-            self.foot[0] + self.scale * (x * self.cos + z * self.sin),
-            self.foot[1] - self.scale * (y - _TILT * depth),
-        )
+        depth = self.near((x, y, z))
+        across = x * self.cos + z * self.sin
+        return self.foot[0] + self.scale * across, self.foot[1] - self.scale * (y - _TILT * depth)
 
     def upper(self, x: float, y: float, z: float) -> Point:
         """Where a place above the legs is in the image: it sinks as the legs spread."""

@@ -71,9 +71,9 @@ class _Speaker:
     def article(self, phrase: str) -> str:
         """The phrase with 'a', 'an', 'a pair of' or nothing before it."""
         last = phrase.split()[-1]
-        if last in vocabulary.PLURALS:
-            pair = last not in ("footwear", "luggage") and self.dice.chance(0.15)
-            return f"a pair of {phrase}" if pair else phrase
+        uncounted = last in ("footwear", "luggage")
+        if uncounted or (last.endswith("s") and last != "dress"):
+            return phrase if uncounted or not self.dice.chance(0.15) else f"a pair of {phrase}"
         return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
     def hair(self) -> str:

@@ -106,8 +106,11 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
         for split in LAYOUTS[layout].splits:
             (unfinished / "imgs" / split).mkdir(parents=True)
         records = _draw_all(list(_jobs(unfinished, options, LAYOUTS[layout])), workers)
-        _write_json(unfinished / LAYOUTS[layout].file, records)
-        _write_json(unfinished / "mannequins.json", _parameters(options, layout))
+        # A record a line: real annotation files are as compact, and line tools can still read it.
+        lines = ",\n".join(json.dumps(record) for record in records)
+        (unfinished / LAYOUTS[layout].file).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        parameters = json.dumps(_parameters(options, layout), indent=1)
+        (unfinished / "mannequins.json").write_text(f"{parameters}\n", encoding="utf-8")
         unfinished.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
@@ -135,15 +138,6 @@ def _draw_all(jobs: list[_Job], workers: int | None) -> list[dict[str, Any]]:
             records.extend(identity)
             bar.update()
     return records
-
-
-def _write_json(path: Path, content: Any) -> None:  # noqa: ANN401
-    if isinstance(content, list):
-        # A record a line: real annotation files are as compact, and line tools can still read it.
-        text = "[\n" + ",\n".join(json.dumps(record) for record in content) + "\n]"
-    else:
-        text = json.dumps(content, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _parameters(options: MannequinOptions, layout: str) -> dict[str, Any]:

@@ -10,21 +10,40 @@ from datasets.mannequins.shapes import Colour, Limb, Shell, chain, darker, light
 
 Ring = tuple[float, float, float, float]
 _HEMS = {"jacket": 0.475, "blazer": 0.45, "vest": 0.47, "cardigan": 0.42, "coat": 0.3}
+_TORSO = {
+    "woman": (
+        (0.836, 0.036, 0.036, -0.005),
+        (0.818, 0.088, 0.046, -0.005),
+        (0.795, 0.104, 0.056, 0.0),
+        (0.72, 0.092, 0.075, 0.012),
+        (0.63, 0.078, 0.056, 0.0),
+        (0.54, 0.097, 0.072, -0.006),
+    ),
+    "man": (
+        (0.84, 0.042, 0.042, -0.005),
+        (0.822, 0.1, 0.05, -0.005),
+        (0.797, 0.12, 0.06, 0.0),
+        (0.72, 0.11, 0.074, 0.004),
+        (0.63, 0.097, 0.068, 0.004),
+        (0.54, 0.097, 0.07, 0.0),
+    ),
+}
+"""rings from the neck to the hips, as :meth:`Body.shell` takes them"""
 _WHITE = (246, 246, 244)
 
 
 def draw_figure(body: Body) -> None:
     """Draw the figure; ``body.marks`` tells afterwards where its parts are."""
     away = body.cos < 0.25
-    far, near = sorted(SIDES, key=lambda side: SIDES[side] * -body.sin)
+    sides = sorted(SIDES, key=lambda side: SIDES[side] * -body.sin)  # the far one first
     draw_bag(body, "behind")
     if not away:
         draw_loose_hair(body)
-    for side in (far, near):
+    for side in sides:
         _leg(body, side)
-    in_front = {side: body.near(body.arms[side][1]) > -0.02 for side in SIDES}
-    for side in (far, near):
-        if not in_front[side]:
+    in_front = [side for side in sides if body.near(body.arms[side][1]) > -0.02]
+    for side in sides:
+        if side not in in_front:
             _arm(body, side)
     _lower_shell(body)
     _top(body)
@@ -35,32 +54,14 @@ def draw_figure(body: Body) -> None:
     if away:
         draw_loose_hair(body)
     draw_bag(body, "on")
-    for side in (far, near):
-        if in_front[side]:
-            _arm(body, side)
+    for side in in_front:
+        _arm(body, side)
     draw_bag(body, "before")
 
 
 def _torso(body: Body, hem: float, flare: float = 1.0) -> list[Ring]:
     """Rings of the upper body down to a hem."""
-    if body.person.sex == "woman":
-        rings = [
-            (0.836, 0.036, 0.036, -0.005),
-            (0.818, 0.088, 0.046, -0.005),
-            (0.795, 0.104, 0.056, 0.0),
-            (0.72, 0.092, 0.075, 0.012),
-            (0.63, 0.078, 0.056, 0.0),
-            (0.54, 0.097, 0.072, -0.006),
-        ]
-    else:
-        rings = [
-            (0.84, 0.042, 0.042, -0.005),
-            (0.822, 0.1, 0.05, -0.005),
-            (0.797, 0.12, 0.06, 0.0),
-            (0.72, 0.11, 0.074, 0.004),
-            (0.63, 0.097, 0.068, 0.004),
-            (0.54, 0.097, 0.07, 0.0),
-        ]
+    rings = _TORSO[body.person.sex]
     wide, deep = rings[-1][1], rings[-1][2]
     below = max(0.0, 0.54 - hem)
     rings = [ring for ring in rings if ring[0] > hem + 0.01]
@@ -129,8 +130,7 @@ def _shoe(body: Body, side: str) -> None:
             brush.strip(foot, (-1.1, 1.1), (t, t + 0.16), colour)
     else:
         brush.limb(foot, colour)
-        ankle = body.at(x, y, z)
-        brush.limb(Limb(ankle, heel, scale * 0.024, scale * 0.025), colour)
+        brush.limb(Limb(body.at(x, y, z), heel, scale * 0.024, scale * 0.025), colour)
     if person.shoes == "sneakers":
         for t in (0.35, 0.6):
             brush.strip(foot, (-0.5, 0.5), (t, t + 0.1), lighter(colour, 0.65))
@@ -175,26 +175,21 @@ def _top(body: Body) -> None:
 
 def _neckline(body: Body) -> None:
     """The neck and what is around it."""
-    brush, scale, top = body.brush, body.scale, body.person.top
-    low, high = body.at(0, 0.826 - body.drop, 0.0), body.at(0, 0.872 - body.drop, 0.012)
-    colour = body.look.colours["top"]
+    top, colour, scale = body.person.top, body.look.colours["top"], body.scale
+    neck = body.spot(body.upper(0, 0.826, 0.0))
     if top == "hoodie":
-        brush.disc((low[0] - scale * 0.03 * body.sin, low[1]), scale * 0.062, scale * 0.034, darker(colour, 0.25))
-        brush.disc((low[0] - scale * 0.03 * body.sin, low[1] - scale * 0.006), scale * 0.052, scale * 0.026, colour)
+        neck.disc(-0.03 * body.sin, 0, 0.062, 0.034, darker(colour, 0.25))
+        neck.disc(-0.03 * body.sin, -0.006, 0.052, 0.026, colour)
     if body.cos > -0.2:
         depth = {"tank top": 0.036, "dress": 0.034, "blouse": 0.03, "t-shirt": 0.022}.get(top, 0.014)
-        middle = (low[0] + scale * 0.02 * body.sin, low[1] - scale * 0.006)
-        brush.disc(middle, scale * (0.022 + 0.02 * abs(body.cos)), scale * depth, body.skin)
-    brush.limb(Limb(high, low, scale * 0.029, scale * 0.032), body.skin)
+        neck.disc(0.02 * body.sin, -0.006, 0.022 + 0.02 * abs(body.cos), depth, body.skin)
+    body.brush.limb(Limb(body.upper(0, 0.872, 0.012), neck.place, scale * 0.029, scale * 0.032), body.skin)
     if top in ("shirt", "polo shirt", "blouse"):
         light = lighter(colour, 0.25)
-        for angle in (-0.5, 0.5):
-            u = math.sin(body.pose.yaw + angle)
-            x = low[0] + scale * 0.042 * u
-            tip = (low[0] + scale * (0.05 * u + 0.01 * body.sin), low[1] + scale * 0.034)
-            brush.polygon([(low[0], low[1] - scale * 0.012), (x, low[1] - scale * 0.018), tip], light)
+        for u in (math.sin(body.pose.yaw - 0.5), math.sin(body.pose.yaw + 0.5)):
+            neck.polygon([(0, -0.012), (0.042 * u, -0.018), (0.05 * u + 0.01 * body.sin, 0.034)], light)
         if body.cos < 0:
-            brush.disc(low, scale * 0.04, scale * 0.014, light)
+            neck.disc(0, 0, 0.04, 0.014, light)
 
 
 def _details(body: Body, shell: Shell, colour: Colour) -> None:
@@ -247,8 +242,7 @@ def _jacket(body: Body) -> None:
                 brush.polygon([shell.at(u, 0.04), shell.at(u + v, 0.2), shell.at(u, 0.45)], lighter(colour, 0.14))
         _neckline(body)
     else:
-        x, y = body.at(0, 0.835 - body.drop, -0.01)
-        brush.disc((x, y), 0.05 * body.scale, 0.022 * body.scale, darker(colour, 0.2))
+        body.spot(body.upper(0, 0.835, -0.01)).disc(0, 0, 0.05, 0.022, darker(colour, 0.2))
     brush.shade(shell)
     body.mark("jacket", shell.at(-1, 0.1), shell.at(1, 1))
 

@@ -56,6 +56,7 @@ PALETTES = {
     "shoes": ("black", "white", "brown", "red", "grey", "blue", "yellow"),
     "bag": ("black", "brown", "red", "blue", "grey", "white", "green", "yellow", "pink", "orange"),
 }
+_GLASSES = ("none", "glasses", "sunglasses")
 BARE_ARMS = ("t-shirt", "polo shirt", "tank top")
 
 
@@ -217,7 +218,7 @@ def stranger(dice: Dice, level: Level) -> Person:
     sex = dice.pick(("man", "woman"))
     parts = {"sex": sex, "skin": dice.weighted({"light": 4, "tan": 2, "brown": 1.5, "dark": 1.5})}
     parts |= _hair(dice, sex) | _headwear(dice, level)
-    parts["glasses"] = dice.weighted({"none": 7, "glasses": 1.5, "sunglasses": 1})
+    parts["glasses"] = dice.weighted(dict(zip(_GLASSES, (7, 1.5, 1), strict=True)))
     parts |= _top(dice, level, sex)
     parts |= _jacket(dice, level, sex, parts["top"]) | _lower(dice, level, sex, parts["top"])
     parts |= _shoes(dice, level, sex, parts["lower"]) | _bag(dice, level, sex)
@@ -232,18 +233,15 @@ def _twin(dice: Dice, level: Level, one: Person) -> Person:
         details += ["hair_colour", "bag_side", "glasses"]
     details = [d for d in details if getattr(one, d, "") != "none" or d in ("bag", "headwear", "glasses")]
     detail = dice.pick([d for d in details if d != "sleeves" or one.top in ("shirt", "blouse", "dress")])
+    choices = {"sleeves": ("long", "short"), "bag_side": ("left", "right"), "glasses": _GLASSES}
     if detail == "bag":
         change = _bag(dice, level, one.sex, old=one.bag)
     elif detail == "headwear":
         change = _headwear(dice, level, old=one.headwear)
     elif detail == "pattern":
         change = _pattern(dice, level, one.top, one.top_colour, old=one.top_pattern)
-    elif detail == "sleeves":
-        change = {"sleeves": "long" if one.sleeves == "short" else "short"}
-    elif detail == "bag_side":
-        change = {"bag_side": {"left": "right", "right": "left"}[one.bag_side]}
-    elif detail == "glasses":
-        change = {"glasses": dice.pick([g for g in ("none", "glasses", "sunglasses") if g != one.glasses])}
+    elif detail in choices:
+        change = {detail: dice.pick([value for value in choices[detail] if value != getattr(one, detail)])}
     else:
         thing = detail.removesuffix("_colour")
         palette = one.lower if thing == "lower" else thing

@@ -57,6 +57,7 @@ NOUNS = {
     "beanie": ("beanie", "knit cap", "woolly hat"),
     "hat": ("hat", "wide-brimmed hat", "sun hat"),
 }
+"""for things with more than their own name"""
 LOOSE_NOUNS = {
     **dict.fromkeys(("t-shirt", "polo shirt", "shirt", "blouse", "tank top"), ("shirt", "top")),
     **dict.fromkeys(("sweater", "hoodie"), ("sweatshirt", "top", "long-sleeved top")),
@@ -86,10 +87,6 @@ HAIR_STYLES = {
     "ponytail": ("{} hair in a ponytail", "a {} ponytail", "{} hair tied back"),
     "bun": ("{} hair in a bun", "a {} bun", "{} hair put up in a bun"),
 }
-PLURALS = (
-    *("jeans", "trousers", "pants", "slacks", "leggings", "tights", "shorts", "bottoms", "shoes", "sneakers"),
-    *("trainers", "boots", "sandals", "heels", "footwear", "luggage"),
-)
 WALKS = {
     "front": ("walking towards the camera", "walking forward", "coming towards the camera"),
     "back": ("walking away from the camera", "walking away", "seen walking from behind"),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from model.checkpoints.published_eccl import is_eccl
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from model.backbones.spec import BackboneOptions
 from model.build import LossOptions, TrainCounts, build_retriever, head_names
 from model.checkpoints.archives import load_strict
 from model.checkpoints.published import has_published_parsing, our_names
-from model.checkpoints.published_eccl import is_eccl
 from model.retriever import Retriever, Step
 from solver.optimizer import SolverOptions, build_optimizer
 from utils.options import Options

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from model.checkpoints.restore_encoder import restore_encoder
 
 import test as test_script
 from model.adapters.lora import LoRAOptions
@@ -13,7 +14,6 @@ from model.backbones.clip import load_clip
 from model.backbones.spec import BackboneOptions
 from model.build import LossOptions
 from model.checkpoints.published import has_published_parsing, our_names
-from model.checkpoints.restore_encoder import restore_encoder
 from model.losses import HEADS
 from model.matcher import restore_matcher
 from tests.helpers.golden import (

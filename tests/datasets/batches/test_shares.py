@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets.batches.options import DataOptions
 
 from datasets.batches.evaluation_split import eval_data
-from datasets.batches.options import DataOptions
 from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images

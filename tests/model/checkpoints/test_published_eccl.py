@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from model.checkpoints.published_eccl import is_eccl
+from model.checkpoints.restore_encoder import restore_encoder
+from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
 
 from model.adapters.lora import LoRAOptions, merged
 from model.backbones.spec import BackboneOptions
 from model.build import model_groups
 from model.checkpoints.published import our_names
-from model.checkpoints.published_eccl import is_eccl
-from model.checkpoints.restore_encoder import restore_encoder
-from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
 from tests.helpers.golden import Case, check_features, params
 from utils.command import parse
 
