@@ -46,6 +46,7 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
         slow_images: whether it takes long to read an image.
     """
     os.setpgid(0, 0)  # a group, as a shell gives to a command, so that Ctrl-C can be sent to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts "pytest &" with SIGINT ignored
     sys.argv = ["train.py", *argv]
     sys.stdout = sys.stderr = said.open("a", buffering=1)
     left = {"step": -1, "write": -1} | dict([dies] if dies else [])

@@ -12,10 +12,8 @@ LAYERS = (("utils",), ("datasets", "model", "solver"), ("processor",), ("analysi
 """packages; each may import those of the layers before its own"""
 PACKAGES = tuple(package for layer in LAYERS for package in layer)
 SCRIPTS = ("train.py", "test.py", "search.py")
-SOURCES = (
-    *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))),
-    *map(ROOT.joinpath, SCRIPTS),
-)
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+SOURCES = [*MODULES, *map(ROOT.joinpath, SCRIPTS)]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 OURS = {*PACKAGES, *(script.removesuffix(".py") for script in SCRIPTS), "tests", "benchmarks"}
 

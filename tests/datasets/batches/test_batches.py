@@ -1,4 +1,4 @@
-"""The shares of several processes are the batches, and the evaluation, of one."""
+"""Loader and evaluation split together: the shares of several processes are the batches, and the evaluation, of one."""
 
 from pathlib import Path
 
