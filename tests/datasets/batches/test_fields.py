@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from datasets.batches.options import DataOptions
 
 from datasets.augmentation import PAD
 from datasets.batches.evaluation_split import eval_data
 from datasets.batches.fields import Sample, aliases, fields_to_make, producers_for, trim
-from datasets.batches.options import DataOptions
 from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
 from datasets.captions import AugmentOptions
 from datasets.images.source import Images
