@@ -31,7 +31,7 @@ class Fixed:
 
 
 def test_equals_tokenising_the_shortened_caption():
-    tokenizer, deletion, rng = Tokenizer(), WordDeletion(CAPTIONS, 77, 0.3), random.Random(0)
+    tokenizer, deletion, rng = ClipTokenizer(), WordDeletion(CAPTIONS, 77, 0.3), random.Random(0)
     for index, caption in enumerate(CAPTIONS):
         words = clean(caption).split(" ") if clean(caption) else []
         for _ in range(20):
@@ -45,7 +45,7 @@ def test_equals_tokenising_the_shortened_caption():
 
 def test_a_word_always_stays():
     deletion = WordDeletion(CAPTIONS, 20, 1.0)
-    tokenizer = Tokenizer()
+    tokenizer = ClipTokenizer()
     assert torch.equal(torch.from_numpy(deletion(1, np.random.default_rng(0))), tokenizer("woman", 20)[0])
     words = tokenizer.words(CAPTIONS[0])
     kept = {tuple(deletion(0, np.random.default_rng(n))[1:-1]) for n in range(200)}

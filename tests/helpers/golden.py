@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from model.checkpoints.published_eccl import is_eccl
+from model.checkpoints.published.eccl import is_eccl
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -247,5 +247,5 @@ def check_trajectory(case: Case) -> None:
         assert step.loss.item() == pytest.approx(value, rel=tolerance), f"step {number + 1}"
         optimizer.zero_grad()
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         optimizer.step()

@@ -118,7 +118,7 @@ def steps(flags: list[str]) -> dict[str, dict[str, dict[str, Tensor]]]:
         step, views = forward(share_of(whole_batch(number, bounds[-1]), bounds), epoch=1 + number)
         optimizer.zero_grad()
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         grads = {key: value.grad.clone() for key, value in trained.items() if value.grad is not None}
         buffers = {key: value.clone() for key, value in model.named_buffers()}
         seen[name] = {"scalars": step.report, "grads": grads, "buffers": buffers}

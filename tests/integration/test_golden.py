@@ -58,7 +58,7 @@ def test_losses_gradients_and_memories(case: Case):
         step, views = model(case.batch(moment.batch), moment.epoch)
         check_losses(case, moment, step)
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         check_banks(case, model, moment.after)
     check_gradients(case, model)
 

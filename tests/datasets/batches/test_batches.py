@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 
 from datasets.batches.evaluation_split import eval_data
 from datasets.batches.train_loader import TrainLoader, TrainPairs

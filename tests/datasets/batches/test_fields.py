@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 
 from datasets.augmentation import PAD
 from datasets.batches.evaluation_split import eval_data
