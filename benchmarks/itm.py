@@ -12,52 +12,54 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-from model.backbones.clip import load_clip
-from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever
-from model.cross_former import CrossFormer
+from model.backbones import BackboneOptions, load_backbone
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
+from model.build import LossOptions, build_retriever
 from model.retriever import Retriever
+from utils.device import Precision
 
 LENGTH = 77
 IDS = 11003
 """identities of CUHK-PEDES, the size of the id classifier"""
 
 
-def make(loss_names: str, backbone: BackboneOptions, device: str | torch.device) -> Retriever:
+def make(loss_names: str, backbone: BackboneOptions, precision: Precision) -> Retriever:
     """A model with random weights, the same for the same losses."""
     torch.manual_seed(0)
-    return build_retriever(load_clip(backbone), loss_names, lambda kind: kind(), TrainCounts(IDS, 1, 1)).to(device)
+    given = {LossOptions: LossOptions(loss_names)}
+    return build_retriever(load_backbone(backbone), lambda kind: given.get(kind) or kind(), IDS, 1, 1, precision)
 
 
 def draw_batch(pairs: int, size: tuple[int, ...], device: str) -> dict[str, Tensor]:
     """Random images and captions of 25 tokens, masked in place as published."""
     generator = torch.Generator().manual_seed(0)
     ids_BL = torch.zeros(pairs, LENGTH, dtype=torch.int64)
-    ids_BL[:, :25] = torch.randint(1, 49405, (pairs, 25), generator=generator)
-    ids_BL[:, 0], ids_BL[:, 24] = 49406, 49407
+    ids_BL[:, :25] = torch.randint(1, MASK_ID, (pairs, 25), generator=generator)
+    ids_BL[:, 0], ids_BL[:, 24] = START_ID, END_ID
     labels_BL = torch.zeros_like(ids_BL)
     labels_BL[:, 3:24:7] = ids_BL[:, 3:24:7]
-    ids_BL[:, 3:24:7] = 49405
+    ids_BL[:, 3:24:7] = MASK_ID
     batch = {
         "images": torch.randn(pairs, 3, *size, generator=generator),
         "mlm_ids": ids_BL,
+        "mlm_ids_lengths": torch.full((pairs,), 25),
         "mlm_labels": labels_BL,
         "mlm_positions": labels_BL.flatten().nonzero()[:, 0],
         "pids": torch.arange(pairs),
     }
     batch = {name: value.to(device) for name, value in batch.items()}
-    return {**batch, "caption_ids": batch["mlm_ids"]}
+    return {**batch, "caption_ids": batch["mlm_ids"], "caption_ids_lengths": batch["mlm_ids_lengths"]}
 
 
-def matching_forms(model: Retriever, pairs: int, image_tokens: int, device: str) -> dict[str, Callable[[], Tensor]]:
+def matching_forms(model: Retriever, pairs: int, image_tokens: int) -> dict[str, Callable[[], Tensor]]:
     """The matching logits of positives and both kinds of negatives, in three forms."""
-    cross, head, width = model.parts["cross_former"], model.heads["itm"], model.clip.sizes.embed_dim
+    cross, head, width = model.parts["cross_former"], model.heads["itm"], model.backbone.spec.embed_dim
+    device = model.precision.device
     text_BLD = torch.randn(pairs, LENGTH, width, device=device, requires_grad=True)
     image_BMD = torch.randn(pairs, image_tokens, width, device=device, requires_grad=True)
     other_B = torch.arange(pairs, device=device).roll(1)
@@ -68,28 +70,31 @@ def matching_forms(model: Retriever, pairs: int, image_tokens: int, device: str)
             torch.cat([image_BMD, image_BMD[other_B], image_BMD]),
         )
 
+    def one() -> Tensor:
+        with model.precision():
+            return head.match(cross, *batched())
+
     def three() -> Tensor:
         pairs_of = ((text_BLD, image_BMD), (text_BLD, image_BMD[other_B]), (text_BLD[other_B], image_BMD))
-        return torch.cat([head.match(cross, text, image) for text, image in pairs_of])
+        with model.precision():
+            return torch.cat([head.match(cross, text, image) for text, image in pairs_of])
 
-    return {
-        "one call (ours)": lambda: head.match(cross, *batched()),
-        "three calls": three,
-        "one call, all positions": lambda: head.head(CrossFormer.forward(cross, *batched())[:, 0].float()),
-    }
+    def every() -> Tensor:
+        with model.precision():
+            first_PD = cross(*batched())[:, 0].float()
+        return head.head(first_PD)
+
+    return {"one call (ours)": one, "three calls": three, "one call, all positions": every}
 
 
 def compare(forms: dict[str, Callable[[], Tensor]], rounds: int, device: str) -> dict[str, float]:
     """Median seconds of forward and backward of each form, called in turn, after one call to warm up."""
     times: dict[str, list[float]] = {name: [] for name in forms}
     clock = time.perf_counter if device == "cuda" else time.process_time
-    precision = torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext()
     for number in range(rounds + 1):
         for name, form in forms.items():
             start = clock()
-            with precision:
-                result = form()
-            result.float().sum().backward()
+            form().float().sum().backward()
             if device == "cuda":
                 torch.cuda.synchronize()
             if number:
@@ -109,14 +114,15 @@ def main() -> None:
 
     backbone = BackboneOptions(pretrain_choice=args.model, img_size=tuple(args.img_size))
     batch = draw_batch(args.pairs, backbone.img_size, args.device)
-    models = {names: make(names, backbone, args.device) for names in ("itc+mlm+itm+id", "itc+mlm+id")}
+    precision = Precision(torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
+    models = {names: make(names, backbone, precision) for names in ("itc+mlm+itm+id", "itc+mlm+id")}
     steps = compare({n: lambda m=m: m(batch)[0].loss for n, m in models.items()}, args.rounds, args.device)
     model = models["itc+mlm+itm+id"]
-    rows, columns = model.clip.sizes.grid
-    forms = matching_forms(model, args.pairs, rows * columns + 1, args.device)
+    rows, columns = model.backbone.sizes.grid
+    forms = matching_forms(model, args.pairs, rows * columns + 1)
     calls = compare(forms, args.rounds, args.device)
 
-    print(f"{args.device}, {torch.get_num_threads()} threads, {args.model} at {args.img_size}, {args.pairs} pairs")
+    print(f"{args.device}, {precision.name}, {torch.get_num_threads()} threads, {args.model} at {args.img_size}, {args.pairs} pairs")
     table = PrettyTable(["forward and backward of", "seconds"])
     for name, spent in (*((f"a step of {n}", s) for n, s in steps.items()), *calls.items()):
         table.add_row([name, f"{spent:.3f}"])

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backbones.clip import CLIP, VIT_B_16, at_resolution
-from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever
+from model.backbones import BackboneOptions, load_backbone
+from model.build import build_retriever
+from utils.device import Precision
 
 IRRA = "sdm+id+mlm"
 CASES = {
@@ -35,7 +35,8 @@ CASES = {
         {"lora_alpha": 4.0, "prompt_depth": 12, "recompute": False},
     ),
 }
-CUHK = TrainCounts(11003, 68126, 34054)
+CUHK = 11003, 34054, 68126
+"""identities, images and pairs to train on"""
 TEXT_LENGTH = 73
 MASKED = 4
 """masked words of a caption"""
@@ -72,19 +73,19 @@ def options(options_type: type, flags: dict[str, object]) -> object:
 def measure(losses: str, flags: dict[str, object], batch_size: int, dtype: torch.dtype) -> dict[str, float]:
     """GB of everything that one step holds, and its FLOPs in 10^12."""
     with FakeTensorMode():
-        clip = CLIP(at_resolution(VIT_B_16, BackboneOptions()))
-        model = build_retriever(clip, losses, lambda kind: options(kind, flags), CUHK).train()
+        flags = {**flags, "loss_names": losses, "pretrain_choice": "random-ViT-B/16"}
+        backbone, precision = load_backbone(options(BackboneOptions, flags)), Precision(torch.device("cpu"), dtype)
+        model = build_retriever(backbone, lambda kind: options(kind, flags), *CUHK, precision).train()
         batch = draw_batch(batch_size)
-        precision = partial(torch.autocast, "cpu", dtype, enabled=dtype != torch.float32)
         with LiveBytes() as live:
-            step, _ = model(batch, precision=precision)
+            step, _ = model(batch)
             kept = live.now
             step.loss.backward()
         del step
         model.zero_grad()
         # By itself: the counter holds on to what is recomputed.
         with FlopCounterMode(display=False) as flops:
-            model(batch, precision=precision)[0].loss.backward()
+            model(batch)[0].loss.backward()
     weights = sum(tensor.numel() * 4 for tensor in (*model.parameters(), *model.buffers()))
     gradients = sum(parameter.numel() * 4 for parameter in model.parameters() if parameter.requires_grad)
     return {
@@ -100,10 +101,13 @@ def measure(losses: str, flags: dict[str, object], batch_size: int, dtype: torch
 def draw_batch(batch_size: int) -> dict[str, torch.Tensor]:
     """Every field that some system reads, without content."""
     text = torch.zeros(batch_size, TEXT_LENGTH, dtype=torch.int64)
+    lengths = torch.full((batch_size,), TEXT_LENGTH)
     return {
         "images": torch.empty(batch_size, 3, 384, 128),
         "caption_ids": text,
+        "caption_ids_lengths": lengths,
         "mlm_ids": text,
+        "mlm_ids_lengths": lengths,
         "mlm_labels": torch.zeros_like(text),
         "mlm_positions": torch.zeros(MASKED * batch_size, dtype=torch.int64),
         **{name: torch.zeros(batch_size, dtype=torch.int64) for name in ("pids", "image_ids", "index")},

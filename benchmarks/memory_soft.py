@@ -9,19 +9,19 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-from model.backbones.clip import load_clip
-from model.backbones.spec import BackboneOptions, Encoded
-from model.batch_views import Views
-from model.build import TrainCounts, build_retriever
+from model.backbones import BackboneOptions, load_backbone
+from model.backbones.spec import Encoded
+from model.batch_views import BatchViews
+from model.build import LossOptions, build_retriever
 from model.losses.base import Sizes
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions
-from model.retriever import Retriever
-from utils.device import DeviceOptions, Precision, pick_device, pick_precision
+from utils.device import DeviceOptions, Precision, pick_precision
 
 PAIRS, BATCH, DIM = 68126, 64, 512
 CPU_STEP_BATCH = 4
@@ -45,6 +45,18 @@ def seconds(work: Callable[[], None], device: torch.device, rounds: int) -> floa
     return statistics.median(times[1:])
 
 
+class Encodes:
+    """In place of the model: what it is given is the pooled features."""
+
+    parts: ClassVar[dict] = {}
+
+    def encode_image(self, image_BD: Tensor) -> Encoded:
+        return Encoded(image_BD[:, None], image_BD, image_BD.new_zeros(()))
+
+    def encode_text(self, text_BD: Tensor, _: Tensor) -> Encoded:
+        return self.encode_image(text_BD)
+
+
 def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
     """Seconds of the loss with its backward pass down to the features, and of the bank update."""
     head = MemorySoft(MemorySoftOptions(), Sizes(DIM, 0, 0, PAIRS, 0)).to(device)
@@ -52,13 +64,8 @@ def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
     head.text_bank.normal_()
     index_B = torch.randint(PAIRS, (BATCH,), device=device)
     image_BD, text_BD = (torch.randn(BATCH, DIM, device=device, requires_grad=True) for _ in range(2))
-
-    def tower(features: Tensor) -> Encoded:
-        return Encoded(features[:, None], features, features.new_zeros(()))
-
-    views = Views(
-        {"images": image_BD, "caption_ids": text_BD, "index": index_B}, tower, tower, {}, torch.enable_grad, epoch=2
-    )
+    batch = {"images": image_BD, "caption_ids": text_BD, "caption_ids_lengths": index_B, "index": index_B}
+    views = BatchViews(batch, Encodes(), epoch=2)
     return {
         "loss and its gradient": seconds(lambda: head(views).loss.backward(), device, rounds),
         "bank update": seconds(lambda: head.after_step(views), device, rounds),
@@ -67,16 +74,17 @@ def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
 
 def step_time(precision: Precision, batch_size: int, rounds: int) -> float:
     """Seconds of forward and backward of ViT-B/16 with itc."""
-    clip = load_clip(BackboneOptions(pretrain_choice="random-ViT-B/16"))
-    model: Retriever = build_retriever(clip, "itc", lambda group: group(), TrainCounts(0, 0, 0)).to(precision.device)
+    backbone, given = load_backbone(BackboneOptions("random-ViT-B/16")), {LossOptions: LossOptions("itc")}
+    model = build_retriever(backbone, lambda kind: given.get(kind) or kind(), 0, 0, 0, precision)
     batch = {
         "images": torch.randn(batch_size, 3, 384, 128, device=precision.device),
         "caption_ids": torch.randint(1, 49000, (batch_size, 77), device=precision.device),
+        "caption_ids_lengths": torch.full((batch_size,), 77, device=precision.device),
     }
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        model(batch, 1, precision)[0].loss.backward()
+        model(batch)[0].loss.backward()
 
     return seconds(step, precision.device, rounds)
 
@@ -87,13 +95,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="rounds that count [2]")
     given = parser.parse_args()
-    flags = DeviceOptions(device=given.device)
-    device = pick_device(flags)
-    precision = pick_precision(flags, device)
+    precision = pick_precision(DeviceOptions(device=given.device))
+    device = precision.device
     measured = CPU_STEP_BATCH if device.type == "cpu" else BATCH
     parts = memory_soft_times(device, given.rounds)
     step = step_time(precision, measured, given.rounds) * BATCH / measured
-    title = f"ViT-B/16 step, {precision.dtype}" + (f" ({measured} pairs x {BATCH // measured})" * (measured != BATCH))
+    title = f"ViT-B/16 step, {precision.name}" + (f" ({measured} pairs x {BATCH // measured})" * (measured != BATCH))
     unit = "ms" if device.type == "cuda" else "ms of processor time"
     table = PrettyTable([f"{device}, batch {BATCH}, {PAIRS} pairs", unit, "% of a step"])
     for name, value in {**parts, "memory_soft": sum(parts.values()), title: step}.items():

@@ -16,13 +16,14 @@ from torch import Tensor
 
 import train
 from model.adapters.experts import MixtureOfExperts
-from model.backbones.clip import load_clip
+from model.backbones import BackboneOptions, load_backbone
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
-from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever
+from model.build import build_retriever
 from utils.device import DeviceOptions, Precision, pick_precision
 
 SYSTEMS = {"irra": "sdm+id+mlm", "php": "sdm+itc+aux"}
+CUHK = 11003, 34054, 68126
+"""identities, images and pairs to train on"""
 
 
 def gather_scatter(moe: MixtureOfExperts, x_TD: Tensor, task_D: Tensor) -> Tensor:
@@ -74,21 +75,22 @@ def step_time(system: str, arguments: argparse.Namespace, precision: Precision) 
     """One training step (forward, backward, no optimiser) of a system."""
     flags = ["--loss_names", SYSTEMS[system], "--pretrain_choice", arguments.arch]
     options = train.read_flags([*flags, "--img_size", *map(str, arguments.img_size)])
-    batch, device, counts = arguments.batch, precision.device, TrainCounts(11003, 68126, 34054)
-    clip = load_clip(options.get(BackboneOptions))
-    model = build_retriever(clip, SYSTEMS[system], options.get, counts).to(device).train()
+    batch, device, backbone = arguments.batch, precision.device, load_backbone(options.get(BackboneOptions))
+    model = build_retriever(backbone, options.get, *CUHK, precision).train()
     ids = torch.zeros(batch, 77, dtype=torch.long)
     ids[:, :30] = torch.randint(1, MASK_ID, (batch, 30))
     ids[:, 0], ids[:, 29] = START_ID, END_ID
     labels = torch.where(torch.rand(batch, 77) < 0.15, ids, 0)
     fields = {"images": torch.randn(batch, 3, *arguments.img_size), "mlm_ids": ids, "mlm_labels": labels}
     fields |= {"pids": torch.arange(batch), "mlm_positions": labels.flatten().nonzero()[:, 0]}
+    fields["mlm_ids_lengths"] = torch.full((batch,), 30)
     fields = {name: value.to(device) for name, value in fields.items()}
     fields["caption_ids"] = fields["mlm_ids"]  # as published; both systems read all 77 tokens
+    fields["caption_ids_lengths"] = fields["mlm_ids_lengths"]
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        model(fields, 1, precision)[0].loss.backward()
+        model(fields)[0].loss.backward()
 
     return seconds(step, device, arguments.repeats)
 
@@ -104,8 +106,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    precision = pick_precision(DeviceOptions(precision=arguments.precision), device)
+    precision = pick_precision(DeviceOptions(device=arguments.device, precision=arguments.precision))
     torch.manual_seed(0)
     table, ratios = PrettyTable(["what", "ms"]), {}
     for variant, tokens in (("full", 9 * arguments.batch), ("efp", 77 * arguments.batch)):
@@ -117,7 +118,7 @@ def main() -> None:
     for system, value in times.items():
         table.add_row([f"step, {system} ({SYSTEMS[system]}), batch {arguments.batch}", f"{1e3 * value:.1f}"])
     ratios["php_step_over_irra_step"] = times["php"] / times["irra"]
-    print(f"{device}, {str(precision.dtype).removeprefix('torch.')}, {torch.get_num_threads()} thread(s)")
+    print(f"{precision}, {torch.get_num_threads()} thread(s)")
     print(table)
     for name, ratio in ratios.items():
         print(f"ratio {name} {ratio:.3f}")

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones.spec import ClipSizes
-from model.backbones.towers import heads_of
+from model.backbones.towers import ClipSizes, heads_of
 from solver.optimizer import SolverOptions, lr_and_decay
 
 

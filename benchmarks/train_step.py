@@ -25,12 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.itm import IDS, LENGTH, make
 from benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
-from datasets.captions import AugmentOptions, mask_tokens
-from model.backbones.spec import BackboneOptions
+from datasets.batches.train_loader import Place
+from datasets.captions import AugmentOptions, mask_tokens, words_in
+from model.backbones import BackboneOptions
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
 from model.retriever import Retriever
 from processor.run_dir.record import RunRecord
+from processor.run_dir.run_dir import RunDir
 from processor.trainer import LoopOptions, Trainer
-from solver.optimizer import SolverOptions, build_optimizer
+from solver import build_solver
 from utils.device import Precision
 
 LOSSES = "sdm+id+mlm"
@@ -51,50 +54,49 @@ def draw_batch(pairs: int, size: tuple[int, ...], device: torch.device) -> dict[
     """Random images and captions; the masked captions feed every loss, as published."""
     rng = np.random.default_rng(0)
     ids, labels = np.zeros((2, pairs, LENGTH), np.int64)
-    for row, length in enumerate(caption_lengths(pairs, rng)):
-        ids[row, :length] = rng.integers(1, 49405, length)
-        ids[row, 0], ids[row, length - 1] = 49406, 49407
-        ids[row], labels[row] = mask_tokens(ids[row], rng, AugmentOptions())
+    lengths = caption_lengths(pairs, rng)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = rng.integers(1, MASK_ID, length)
+        ids[row, 0], ids[row, length - 1] = START_ID, END_ID
+        words = words_in(ids[row], length, MASK_ID)
+        ids[row], labels[row] = mask_tokens(ids[row], words, MASK_ID, rng, AugmentOptions())
     batch = {
         "images": torch.from_numpy(rng.standard_normal((pairs, 3, *size), np.float32)),
         "mlm_ids": torch.from_numpy(ids),
+        "mlm_ids_lengths": torch.from_numpy(lengths),
         "mlm_labels": torch.from_numpy(labels),
         "mlm_positions": torch.from_numpy(labels.reshape(-1).nonzero()[0]),
         "pids": torch.arange(pairs) // 2,
     }
     batch = {name: value.to(device) for name, value in batch.items()}
-    return batch | {"caption_ids": batch["mlm_ids"]}
+    return batch | {"caption_ids": batch["mlm_ids"], "caption_ids_lengths": batch["mlm_ids_lengths"]}
+
+
+class FirstStep:
+    """In place of the loader: always in the first step of the first epoch."""
+
+    place = Place(1, 1, 1)
 
 
 def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision, run_dir: Path) -> Step:
     """The training loop's own step."""
-    model = make(LOSSES, backbone, precision.device).train()
-    trainer = Trainer(
-        model,
-        build_optimizer(model.parameter_roles(), SolverOptions()),
-        loader=(),
-        options=LoopOptions(),
-        num_epoch=1,
-        set_epoch=lambda epoch: None,
-        prepare=lambda batch: batch,
-        evaluate=dict,
-        precision=precision,
-        run_dir=run_dir,
-        record=RunRecord(run_dir, {"weights_sha256": None}, resumed=False),
-    )
+    model = make(LOSSES, backbone, precision).train()
+    optimizer, schedule = build_solver(model.parameter_roles(), lambda kind: kind())
+    record = RunDir(run_dir, RunRecord(run_dir, {"weights_sha256": None}, resumed=False))
+    trainer = Trainer(model, optimizer, schedule, FirstStep(), None, record, LoopOptions())
     return lambda: trainer.step(batch)
 
 
 def plain_of(model: Retriever) -> PlainIRRA:
     """The plain form of our model, with its weights."""
-    reference = PlainIRRA(model.clip.sizes, IDS)
+    reference = PlainIRRA(model.backbone.sizes, IDS)
     reference.load_state_dict(plain_state(model.state_dict()))
     return reference
 
 
 def plain(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision) -> Step:
     """The reference."""
-    model = plain_of(make(LOSSES, backbone, precision.device)).to(precision.device)
+    model = plain_of(make(LOSSES, backbone, precision)).to(precision.device)
     optimizer = plain_optimizer(model)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
 
@@ -135,7 +137,7 @@ def open_clip_step(size: tuple[int, ...], batch: dict[str, Tensor], precision: P
 
 def first_losses_agree(backbone: BackboneOptions, batch: dict[str, Tensor]) -> None:
     """Ours and the plain form are the same function, or the comparison means nothing."""
-    model = make(LOSSES, backbone, batch["images"].device)
+    model = make(LOSSES, backbone, Precision(batch["images"].device, torch.float32))
     reference = plain_of(model).to(batch["images"].device)
     with torch.no_grad():
         loss, expected = model(batch)[0].loss.item(), reference(batch).item()
@@ -144,7 +146,7 @@ def first_losses_agree(backbone: BackboneOptions, batch: dict[str, Tensor]) -> N
 
 def flops(backbone: BackboneOptions, batch: dict[str, Tensor]) -> float:
     """Floating point operations of matrix products and attention, forward and backward, in our form."""
-    model = make(LOSSES, backbone, batch["images"].device)
+    model = make(LOSSES, backbone, Precision(batch["images"].device, torch.float32))
     with FlopCounterMode(display=False) as counter:
         model(batch)[0].loss.backward()
     return float(counter.get_total_flops())

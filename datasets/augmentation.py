@@ -72,6 +72,8 @@ def apply(images: Tensor, params: Tensor, mean: Colour, std: Colour) -> Tensor:
     Returns:
         (B, 3, H, W) float32.
     """
+    if not len(images):  # the share of a process in a last batch that is smaller than their number
+        return images.float()
     height, width = images.shape[2:]
     flip, crop_top, crop_left, top, left, box_height, box_width = params.long().unsqueeze(2).unbind(1)
     row_H = torch.arange(height, device=images.device)

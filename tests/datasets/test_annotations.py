@@ -5,11 +5,14 @@ import logging
 
 import pytest
 
-from datasets import cuhk_pedes as cuhkpedes
-from datasets import custom, rstpreid
-from datasets import icfg_pedes as icfgpedes
+from datasets import cuhk_pedes, custom, icfg_pedes, rstpreid
 from datasets.annotations import DataError
 from datasets.records import counts
+
+
+def defaults(group):
+    """No flag is given."""
+    return group()
 
 
 def record(pid=0, image="a.jpg", captions=("A man.",), split="train", key="file_path", **more):
@@ -34,8 +37,8 @@ def published_like(published, key, first_id):
 
 
 READERS = {
-    "CUHK-PEDES": (cuhkpedes, "reid_raw.json", "file_path", 1),
-    "ICFG-PEDES": (icfgpedes, "ICFG-PEDES.json", "file_path", 0),
+    "CUHK-PEDES": (cuhk_pedes, "reid_raw.json", "file_path", 1),
+    "ICFG-PEDES": (icfg_pedes, "ICFG-PEDES.json", "file_path", 0),
     "RSTPReid": (rstpreid, "data_captions.json", "img_path", 0),
 }
 
@@ -46,7 +49,7 @@ def test_published_counts_are_silent(name, tmp_path, caplog):
     content = published_like(module.PUBLISHED, key, first_id)
     write(tmp_path / name, content, file)
     with caplog.at_level(logging.WARNING, "descry"):
-        dataset = module.load(tmp_path)
+        dataset = module.load(tmp_path, defaults)
     assert not caplog.records
     for split, expected in module.PUBLISHED.items():
         assert counts(dataset.split(split)) == expected
@@ -60,7 +63,7 @@ def test_differences_from_the_published_counts_are_named(tmp_path, caplog):
     content = published_like(rstpreid.PUBLISHED, "img_path", 0)
     write(tmp_path / "RSTPReid", content[:-1], "data_captions.json")
     with caplog.at_level(logging.WARNING, "descry"):
-        rstpreid.load(tmp_path)
+        rstpreid.load(tmp_path, defaults)
     (message,) = caplog.messages
     assert "test has 999 images, published 1000; test has 1998 captions, published 2000." in message
     assert "train" not in message
@@ -69,18 +72,22 @@ def test_differences_from_the_published_counts_are_named(tmp_path, caplog):
 
 def test_icfg_takes_both_file_names(tmp_path):
     write(tmp_path / "ICFG-PEDES", [record()], "ICFG_PEDES.json")
-    assert len(icfgpedes.load(tmp_path).train) == 1
+    assert len(icfg_pedes.load(tmp_path, defaults).train) == 1
 
 
 def test_captions_keep_their_text_without_outer_blanks(tmp_path):
     texts = ["  A man\n in red. \n", "Ein Mädchen – 女孩 🙂", *"abcdefgh"]
     write(tmp_path, [record(captions=texts, processed_tokens=[["a"]])])
-    assert custom.load(tmp_path).train[0].captions == ("A man\n in red.", "Ein Mädchen – 女孩 🙂", *"abcdefgh")
+    assert custom.load(tmp_path, defaults).train[0].captions == (
+        "A man\n in red.",
+        "Ein Mädchen – 女孩 🙂",
+        *"abcdefgh",
+    )
 
 
 def test_byte_order_mark(tmp_path):
     write(tmp_path, "\ufeff" + json.dumps([record()]))
-    assert len(custom.load(tmp_path).train) == 1
+    assert len(custom.load(tmp_path, defaults).train) == 1
 
 
 def test_custom_ids_keys_and_folders(tmp_path):
@@ -94,7 +101,7 @@ def test_custom_ids_keys_and_folders(tmp_path):
     for image in ("imgs/x/a.jpg", "b.jpg", "imgs/c.jpg"):
         (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / image).write_bytes(b"")
-    dataset = custom.load(tmp_path)
+    dataset = custom.load(tmp_path, defaults)
     assert [r.pid for r in dataset.train] == [1, 0, 1]
     assert [r.path for r in dataset.train] == [tmp_path / p for p in ("imgs/x/a.jpg", "b.jpg", "imgs/c.jpg")]
     assert dataset.test[0].pid == 9
@@ -104,15 +111,15 @@ def test_custom_ids_keys_and_folders(tmp_path):
 
 def test_custom_needs_one_annotation_file(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
-        custom.load(tmp_path / "nowhere")
+        custom.load(tmp_path / "nowhere", defaults)
     with pytest.raises(DataError, match="has no reid_raw.json"):
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
     write(tmp_path, [record()], "a.json")
     write(tmp_path, [record()], "b.json")
     with pytest.raises(DataError, match="which of a.json, b.json"):
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
     write(tmp_path, [record()])
-    assert custom.load(tmp_path).train
+    assert custom.load(tmp_path, defaults).train
 
 
 BAD_FILES = {
@@ -129,14 +136,14 @@ BAD_FILES = {
 def test_bad_file(content, tmp_path):
     write(tmp_path, content)
     with pytest.raises(DataError, match=BAD_FILES[content]) as caught:
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
     assert "reid_raw.json" in str(caught.value)
 
 
 def test_not_utf8(tmp_path):
     (tmp_path / "reid_raw.json").write_bytes(b'["\xff"]')
     with pytest.raises(DataError, match=r"not UTF-8 text \(byte 2\)"):
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
 
 
 def without_key(key):
@@ -174,7 +181,7 @@ def test_bad_record(case, tmp_path):
     bad, message = BAD_RECORDS[case]
     write(tmp_path, [record(), bad])
     with pytest.raises(DataError) as caught:
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'reid_raw.json'}: 1 record ")
 
@@ -182,7 +189,7 @@ def test_bad_record(case, tmp_path):
 def test_many_bad_records_are_counted_and_other_kinds_mentioned(tmp_path):
     write(tmp_path, [record(n, f"{n}.jpg", split="dev") for n in range(12)] + [record(1, "x.jpg", [])])
     with pytest.raises(DataError) as caught:
-        custom.load(tmp_path)
+        custom.load(tmp_path, defaults)
     message = str(caught.value)
     assert "12 records with an unknown split" in message
     assert "record 4: split 'dev'; and 7 more" in message
@@ -196,17 +203,17 @@ def test_many_bad_records_are_counted_and_other_kinds_mentioned(tmp_path):
 def test_id_gap(ids, missing, outside, tmp_path):
     write(tmp_path / "CUHK-PEDES", [record(pid, f"{pid}.jpg") for pid in ids])
     with pytest.raises(DataError, match=rf"missing: {missing}; outside that range: {outside}\."):
-        cuhkpedes.load(tmp_path)
+        cuhk_pedes.load(tmp_path, defaults)
 
 
 def test_gap_in_test_ids_is_fine(tmp_path):
     write(
         tmp_path / "CUHK-PEDES", [record(1), record(11004, "b.jpg", split="test"), record(12004, "c.jpg", split="val")]
     )
-    assert cuhkpedes.load(tmp_path).test[0].pid == 11004
+    assert cuhk_pedes.load(tmp_path, defaults).test[0].pid == 11004
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_missing_file_says_what_to_do(name, tmp_path):
     with pytest.raises(DataError, match=r"no such folder; --root_dir must point to where"):
-        READERS[name][0].load(tmp_path)
+        READERS[name][0].load(tmp_path, defaults)

@@ -8,43 +8,55 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision import transforms as T
 
-from datasets.augmentation import MEAN, PAD, PARAMS, STD, apply, draw, eval_view
+from datasets.augmentation import PAD, PARAMS, apply, draw, normalise
 from datasets.images.decode import load_resized
+from model.backbones.clip import CLIP
+from model.backbones.spec import BackboneOptions
 from tests.helpers.golden import core_params
 
 H, W = 48, 20
+SPEC = CLIP.load("tiny", BackboneOptions()).spec
+CLIPS = SPEC.pixel_mean, SPEC.pixel_std
+OTHER = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+"""mean and standard deviation of some other backbone"""
 
 
 def draws(kind, count, height=H, width=W):
     return np.stack([draw(np.random.default_rng((5, n)), kind, height, width) for n in range(count)])
 
 
-def one_by_one(image, params):
+def one_by_one(image, params, mean, std):
     """torchvision's steps on a PIL image."""
     flip, top, left, *box = params.tolist()
     image = F.hflip(image) if flip else image
     image = F.crop(F.pad(image, 10), top, left, image.height, image.width)
-    view = F.normalize(F.to_tensor(image), MEAN, STD)
-    return F.erase(view, *box, torch.tensor(MEAN)[:, None, None]) if box[2] * box[3] else view
+    view = F.normalize(F.to_tensor(image), mean, std)
+    return F.erase(view, *box, torch.tensor(mean)[:, None, None]) if box[2] * box[3] else view
 
 
 @pytest.mark.parametrize("kind", ["plain", "flip", "augment"])
 @pytest.mark.parametrize("size", [(H, W), (96, 32), (8, 5)])
-def test_equals_torchvision(kind, size):
+@pytest.mark.parametrize("colours", [CLIPS, OTHER], ids=["CLIP", "other"])
+def test_equals_torchvision(kind, size, colours):
     pixels = np.random.default_rng(0).integers(0, 256, (64, *size, 3), np.uint8)
     params = draws(kind, 64, *size)
-    ours = apply(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(params))
-    expected = torch.stack([one_by_one(Image.fromarray(p), q) for p, q in zip(pixels, params, strict=True)])
+    ours = apply(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(params), *colours)
+    expected = torch.stack([one_by_one(Image.fromarray(p), q, *colours) for p, q in zip(pixels, params, strict=True)])
     assert ours.dtype == torch.float32
     assert torch.equal(ours, expected)
 
 
-def test_plain_is_the_eval_view_and_inputs_stay():
+def test_plain_only_normalises_and_inputs_stay():
     images = torch.randint(0, 256, (4, 3, H, W), dtype=torch.uint8)
     before = images.clone()
-    assert torch.equal(apply(images, torch.from_numpy(draws("plain", 4))), eval_view(images))
-    apply(images, torch.from_numpy(draws("augment", 4)))
+    assert torch.equal(apply(images, torch.from_numpy(draws("plain", 4)), *CLIPS), normalise(images, *CLIPS))
+    apply(images, torch.from_numpy(draws("augment", 4)), *CLIPS)
     assert torch.equal(images, before)
+
+
+def test_no_image_gives_no_view():
+    views = apply(torch.empty(0, 3, H, W, dtype=torch.uint8), torch.from_numpy(draws("augment", 1)[:0]), *CLIPS)
+    assert views.shape == (0, 3, H, W) and views.dtype == torch.float32
 
 
 def test_draw_is_a_function_of_its_generator():
@@ -103,7 +115,7 @@ def test_golden_eval_view(folder, tmp_path):
         expected = tensors[f"{name}/out"]
         Image.fromarray(tensors[f"{name}/image_uint8_hwc"].numpy()).save(tmp_path / "a.png")
         resized = torch.from_numpy(load_resized(tmp_path / "a.png", tuple(expected.shape[1:])))
-        assert (eval_view(resized[None])[0] - expected).abs().max() < 1e-6, name
+        assert (normalise(resized[None], *CLIPS)[0] - expected).abs().max() < 1e-6, name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -111,10 +123,10 @@ def test_gpu_gives_the_same_and_does_not_wait():
     images = torch.randint(0, 256, (16, 3, H, W), dtype=torch.uint8)
     params = torch.from_numpy(draws("augment", 16))
     on_gpu = images.cuda(), params.cuda()
-    apply(*on_gpu)  # copies the constants
+    apply(*on_gpu, *CLIPS)  # copies the constants
     torch.cuda.set_sync_debug_mode("error")
     try:
-        views = apply(*on_gpu)
+        views = apply(*on_gpu, *CLIPS)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert (views.cpu() - apply(images, params)).abs().max() < 1e-6
+    assert (views.cpu() - apply(images, params, *CLIPS)).abs().max() < 1e-6

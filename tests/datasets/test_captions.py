@@ -4,10 +4,9 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
-from datasets.captions import AugmentOptions, WordDeletion, hide_tokens, mask_tokens
-from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, Tokenizer, clean
+from datasets.captions import AugmentOptions, WordDeletion, hide_tokens, mask_tokens, words_in
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, clean, shared_tokenizer
 
 CAPTIONS = [
     "A man with a grey T-shirt, carrying a (red) umbrella; he's walking.",
@@ -15,8 +14,26 @@ CAPTIONS = [
     "  Café   crème coat\nand 2 bags  ",
     " ".join(f"word{n}" for n in range(90)),
     "",
+    "!( a man !; in red !/ and blue !$",
+    "&nbsp;",
 ]
+ZERO_INSIDE = ["a man !(", "!( in red", "!;", "two !/ bags", "!$ !$", "!(!(!("]
+"""captions with a token of id 0, which is also what pads"""
+NO_TOKENS = np.array([START_ID, END_ID, 0, 0])
 TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
+
+
+def mask(tokens: np.ndarray, length: int, seed: int, options: AugmentOptions) -> tuple[np.ndarray, np.ndarray]:
+    return mask_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed), options)
+
+
+def hide(tokens: np.ndarray, length: int, seed: int) -> np.ndarray:
+    return hide_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed))
+
+
+def tokenised(caption: str, length: int) -> tuple[np.ndarray, int]:
+    ids, lengths = shared_tokenizer()([caption], length)
+    return ids[0].numpy(), int(lengths)
 
 
 class Fixed:
@@ -30,8 +47,9 @@ class Fixed:
         return np.array(self.numbers)
 
 
-def test_equals_tokenising_the_shortened_caption():
-    tokenizer, deletion, rng = ClipTokenizer(), WordDeletion(CAPTIONS, 77, 0.3), random.Random(0)
+@pytest.mark.parametrize("room", [77, 9, 4, 3])
+def test_equals_tokenising_the_shortened_caption(room: int):
+    deletion, rng = WordDeletion(shared_tokenizer(), CAPTIONS, room, 0.3), random.Random(0)
     for index, caption in enumerate(CAPTIONS):
         words = clean(caption).split(" ") if clean(caption) else []
         for _ in range(20):
@@ -39,32 +57,38 @@ def test_equals_tokenising_the_shortened_caption():
             if words and not any(keep):
                 keep[0] = True
             shortened = " ".join(word for word, kept in zip(words, keep, strict=True) if kept)
-            ids = deletion(index, Fixed([0.9 if kept else 0.1 for kept in keep]))
-            assert torch.equal(torch.from_numpy(ids), tokenizer(shortened, 77)[0]), shortened
+            ids, length = deletion(index, Fixed([0.9 if kept else 0.1 for kept in keep]))
+            expected, expected_length = tokenised(shortened, room)
+            assert ids.tolist() == expected.tolist(), shortened
+            assert length == expected_length, shortened
+            assert ids[length - 1] == END_ID and not ids[length:].any(), shortened
 
 
 def test_a_word_always_stays():
-    deletion = WordDeletion(CAPTIONS, 20, 1.0)
-    tokenizer = ClipTokenizer()
-    assert torch.equal(torch.from_numpy(deletion(1, np.random.default_rng(0))), tokenizer("woman", 20)[0])
-    words = tokenizer.words(CAPTIONS[0])
-    kept = {tuple(deletion(0, np.random.default_rng(n))[1:-1]) for n in range(200)}
-    assert kept == {tuple(word + [49407] + [0] * (17 - len(word))) for word in words}
+    tokenizer = shared_tokenizer()
+    deletion = WordDeletion(tokenizer, CAPTIONS, 20, 1.0)
+    ids, length = deletion(1, np.random.default_rng(0))
+    assert (ids.tolist(), length) == (tokenised("woman", 20)[0].tolist(), 3)
+    for index in (0, 5):
+        words = tokenizer.words(CAPTIONS[index])
+        kept = {(tuple(ids), length) for n in range(200) for ids, length in [deletion(index, np.random.default_rng(n))]}
+        padded = {(START_ID, *word, END_ID, *[0] * (18 - len(word))): len(word) + 2 for word in words}
+        assert kept == set(padded.items())
 
 
 def test_the_share_is_the_probability():
-    deletion = WordDeletion([CAPTIONS[3]], 1000, 0.1)
-    full = (deletion(0, Fixed([1.0] * 90)) != 0).sum() - 2
-    left = [(deletion(0, np.random.default_rng(n)) != 0).sum() - 2 for n in range(200)]
+    deletion = WordDeletion(shared_tokenizer(), [CAPTIONS[3]], 1000, 0.1)
+    full = deletion(0, Fixed([1.0] * 90))[1] - 2
+    left = [deletion(0, np.random.default_rng(n))[1] - 2 for n in range(200)]
     assert 0.88 < np.mean(left) / full < 0.92
 
 
 def test_masking_follows_the_published_rates():
     tokens = np.zeros(77, np.int64)
-    tokens[:42] = [49406, *range(1000, 1040), 49407]
+    tokens[:42] = [START_ID, *range(1000, 1040), END_ID]
     chosen = masked = kept = 0
     for seed in range(3000):
-        ids, labels = mask_tokens(tokens, np.random.default_rng(seed), AugmentOptions())
+        ids, labels = mask(tokens, 42, seed, AugmentOptions())
         where = labels > 0
         assert where.any() and not where[0] and not where[41:].any()
         assert (labels[where] == tokens[where]).all() and (ids[~where] == tokens[~where]).all()
@@ -77,20 +101,57 @@ def test_masking_follows_the_published_rates():
 
 
 def test_something_is_always_masked():
-    tokens = np.array([49406, 320, 786, 49407, 0])
-    options = AugmentOptions(mask_probability=0.0)
-    ids, labels = mask_tokens(tokens, np.random.default_rng(0), options)
-    assert ids.tolist() == [49406, MASK_ID, 786, 49407, 0]
+    tokens = np.array([START_ID, 320, 786, END_ID, 0])
+    ids, labels = mask(tokens, 4, 0, AugmentOptions(mask_probability=0.0))
+    assert ids.tolist() == [START_ID, MASK_ID, 786, END_ID, 0]
     assert labels.tolist() == [0, 320, 0, 0, 0]
 
 
+def test_the_first_masked_word_need_not_be_the_first_token():
+    ids, labels = mask(np.array([START_ID, 0, 263, END_ID, 0]), 4, 0, AugmentOptions(mask_probability=0.0))
+    assert ids.tolist() == [START_ID, 0, MASK_ID, END_ID, 0]
+    assert labels.tolist() == [0, 0, 263, 0, 0]
+
+
 def test_half_of_the_tokens_are_hidden_and_the_first_always():
-    hidden = np.stack([hide_tokens(TOKENS, np.random.default_rng(seed)) for seed in range(400)]) == MASK_ID
+    hidden = np.stack([hide(TOKENS, 42, seed) for seed in range(400)]) == MASK_ID
     assert hidden[:, 1].all()
     assert hidden[:, 2:41].mean(axis=0) == pytest.approx(0.5, abs=0.1)
     assert not hidden[:, [0, 41, 42, 43]].any()
 
 
-def test_an_empty_caption_keeps_its_end():
-    empty = np.array([START_ID, END_ID, 0])
-    assert (hide_tokens(empty, np.random.default_rng(0)) == empty).all()
+@pytest.mark.parametrize("seed", range(5))
+def test_a_caption_that_tokenises_to_nothing_stays_as_it_is(seed: int):
+    assert tokenised("&nbsp;", 4)[0].tolist() == NO_TOKENS.tolist()
+    assert hide(NO_TOKENS, 2, seed).tolist() == NO_TOKENS.tolist()
+    for options in (AugmentOptions(), AugmentOptions(mask_probability=1.0), AugmentOptions(masked_token_rate=0.0)):
+        ids, labels = mask(NO_TOKENS, 2, seed, options)
+        assert ids.tolist() == NO_TOKENS.tolist()
+        assert not labels.any()
+
+
+@pytest.mark.parametrize("caption", ZERO_INSIDE)
+def test_id_0_inside_is_a_token(caption: str):
+    tokens, length = tokenised(caption, 12)
+    assert 0 in tokens[:length], "the caption is meant to have one"
+    assert tokens[length - 1] == END_ID
+    words = words_in(tokens, length, MASK_ID)
+    assert words.tolist() == [0 < position < length - 1 and tokens[position] > 0 for position in range(12)]
+    for seed in range(20):
+        masked, labels = mask(tokens, length, seed, AugmentOptions(mask_probability=0.9))
+        hidden = hide(tokens, length, seed)
+        for changed in (masked, hidden):
+            assert (changed[~words] == tokens[~words]).all(), "start, end, id 0 and padding stay"
+        assert (labels[~words] == 0).all() and labels.any()
+        assert (hidden == MASK_ID).any() or not words[1]
+
+
+@pytest.mark.parametrize("caption", ZERO_INSIDE)
+def test_truncation_beside_id_0_keeps_the_end(caption: str):
+    tokens, whole = tokenised(caption, 12)
+    for room in range(3, whole + 1):
+        ids, length = tokenised(caption, room)
+        assert ids.tolist() == [*tokens[: room - 1], END_ID]
+        assert length == room
+        short = WordDeletion(shared_tokenizer(), [caption], room, 0.0)(0, np.random.default_rng(0))
+        assert (short[0].tolist(), short[1]) == (ids.tolist(), room)

@@ -3,6 +3,7 @@
 Otherwise scores depend on ``--test_batch_size`` and samples of one person can leak into each other.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from torch import Tensor
 
 import train
 from model.adapters.prompts import PromptOptions
-from model.backbones.clip import load_clip
+from model.backbones import load_backbone
 from model.backbones.clip_tokenizer import END_ID, START_ID
 from model.backbones.spec import BackboneOptions
-from model.build import LossOptions, TrainCounts, build_retriever
+from model.build import build_retriever
 from model.retriever import Retriever
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -33,54 +34,58 @@ def build(flags: list[str]) -> Retriever:
     options = train.read_flags([*flags, *tiny])
     if options.get(PromptOptions).prompt_depth:
         options = train.read_flags([*flags, *tiny, "--prompt_depth", "2"])  # the tiny towers have no more blocks
-    loss_names = options.get(LossOptions).loss_names
-    counts = TrainCounts(ids=5, pairs=8, images=6)
-    model = build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, counts)
+    model = build_retriever(load_backbone(options.get(BackboneOptions)), options.get, ids=5, images=6, pairs=8)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return model.double().eval()
 
 
-def samples() -> tuple[Tensor, Tensor]:
-    """Seven images and seven captions of different lengths, padded to 77."""
+def samples() -> tuple[Tensor, Tensor, Tensor]:
+    """Seven images, and seven captions of different lengths, padded to 77; two of them have id 0 inside."""
     torch.manual_seed(1)
-    ids = torch.zeros(7, 77, dtype=torch.long)
-    for row, length in enumerate((5, 30, 77, 12, 9, 40, 3)):
+    ids, lengths = torch.zeros(7, 77, dtype=torch.long), torch.tensor([5, 30, 77, 12, 9, 40, 3])
+    for row, length in enumerate(lengths.tolist()):
         ids[row, :length] = torch.randint(1, 1000, (length,))
         ids[row, 0], ids[row, length - 1] = START_ID, END_ID
-    return torch.randn(7, 3, 64, 32, dtype=torch.float64), ids
+    ids[1, 7], ids[4, 3:6] = 0, 0
+    return torch.randn(7, 3, 64, 32, dtype=torch.float64), ids, lengths
 
 
-def largest_change(encode, x: Tensor) -> float:
+def largest_change(encode: Callable, *inputs: Tensor) -> float:
     """Largest difference of a normalised feature between a batch, each sample alone, and a shuffled batch."""
     with torch.no_grad():
-        together = F.normalize(encode(x).pooled, dim=-1)
-        alone = F.normalize(torch.cat([encode(row[None]).pooled for row in x]), dim=-1)
-        shuffled = F.normalize(encode(x[ORDER]).pooled, dim=-1)
+        together = F.normalize(encode(*inputs).pooled, dim=-1)
+        alone = [encode(*(value[row : row + 1] for value in inputs)).pooled for row in range(len(together))]
+        alone = F.normalize(torch.cat(alone), dim=-1)
+        shuffled = F.normalize(encode(*(value[ORDER] for value in inputs)).pooled, dim=-1)
     return max((alone - together).abs().max().item(), (shuffled - together[ORDER]).abs().max().item())
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_features_do_not_depend_on_the_batch(system: str):
     model = build(SYSTEMS[system])
-    images, ids = samples()
+    images, *captions = samples()
+    assert not model.attends_over_batch
     assert largest_change(model.encode_image, images) < 1e-9
-    assert largest_change(model.encode_text, ids) < 1e-9
+    assert largest_change(model.encode_text, *captions) < 1e-9
 
 
 def test_published_php_depends_on_the_batch():
     model = build(PUBLISHED_PHP)
-    images, ids = samples()
+    images, *captions = samples()
     assert model.attends_over_batch
     assert largest_change(model.encode_image, images) > 1e-3
-    assert largest_change(model.encode_text, ids) > 1e-3
+    assert largest_change(model.encode_text, *captions) > 1e-3
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_padding_matters_exactly_where_the_model_says_so(system: str):
     model = build(SYSTEMS[system])
-    _, ids = samples()
+    _, ids, lengths = samples()
     with torch.no_grad():
-        whole, cut = (F.normalize(model.encode_text(x).pooled, dim=-1) for x in (ids[:1], ids[:1, :5]))
-    assert ((whole - cut).abs().max().item() > 1e-6) == model.reads_padding
+        for row in (0, 4):
+            texts = ids[row : row + 1], ids[row : row + 1, : lengths[row]]
+            whole, cut = (F.normalize(model.encode_text(x, lengths[row : row + 1]).pooled, dim=-1) for x in texts)
+            assert ((whole - cut).abs().max().item() > 1e-6) == model.reads_padding
+    assert model.input_format(77).reads_padding == model.reads_padding

@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from model.backbones.clip import load_clip
+from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever, model_options
+from model.build import build_retriever, model_options
 from solver.optimizer import SolverOptions, build_optimizer, lr_and_decay
+from utils import UserError
 from utils.command import parse
 
 
-def retriever(loss_names: str):
-    options = parse(model_options(), ["--pretrain_choice", "tiny", "--img_size", "32", "32"], "test")
-    return build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, TrainCounts(9, 20, 20))
+def retriever(losses: str):
+    argv = ["--pretrain_choice", "tiny", "--img_size", "32", "32", "--loss_names", losses]
+    options = parse(model_options(), argv, "test")
+    return build_retriever(load_backbone(options.get(BackboneOptions)), options.get, ids=9, images=20, pairs=20)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
@@ -32,7 +34,7 @@ def test_frozen_parameters_are_left_out():
     names = {name for name, _, _ in model.parameter_roles()}
     assert names and not any(name.startswith("clip.text") for name in names)
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(UserError, match="nothing to train"):
         build_optimizer(model.parameter_roles(), SolverOptions())
 
 

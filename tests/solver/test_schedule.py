@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from solver.schedule import ScheduleOptions, learning_rate
+from solver.schedule import Schedule, ScheduleOptions, learning_rate
 from tests.helpers.golden import core_params
+from utils import UserError
 
 
 @pytest.mark.parametrize("folder", core_params())
@@ -23,3 +26,39 @@ def test_golden_schedules(folder: Path):
         )
         ours = [learning_rate(recorded["base_lr"], epoch, options) for epoch in range(1, len(rates) + 1)]
         assert ours == pytest.approx(rates, rel=1e-6), name
+
+
+def optimizer_with(*rates: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "base_lr": rate} for rate in rates])
+
+
+def test_every_group_gets_its_rate_of_the_epoch_whatever_the_step():
+    options = ScheduleOptions(num_epoch=10, warmup_epochs=2)
+    optimizer = optimizer_with(1e-5, 5e-5)
+    schedule = Schedule(optimizer, options)
+    assert schedule.num_epoch == 10
+    for epoch, step in ((1, 0), (3, 7), (10, 2), (2, 5)):
+        schedule.set(epoch, step, 8)
+        expected = [learning_rate(rate, epoch, options) for rate in (1e-5, 5e-5)]
+        assert [group["lr"] for group in optimizer.param_groups] == expected
+        assert [group["base_lr"] for group in optimizer.param_groups] == [1e-5, 5e-5]
+
+
+def test_rates_are_named_by_what_they_are_at_full_height():
+    optimizer = optimizer_with(1e-5, 5e-5, 1e-5)
+    schedule = Schedule(optimizer, ScheduleOptions(warmup_epochs=5, warmup_factor=0.1))
+    schedule.set(1, 0, 4)
+    assert schedule.rates() == pytest.approx({"1e-05": 1e-6, "5e-05": 5e-6})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"num_epoch": 0}, "--num_epoch 0"),
+        ({"warmup_epochs": -1}, "--warmup_epochs -1"),
+        ({"milestones": (50, 20)}, "--milestones 50 20: expected rising epochs"),
+    ],
+)
+def test_values_out_of_range_are_named(flags: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        ScheduleOptions(**flags)

@@ -14,6 +14,7 @@ from torchvision import transforms as T
 from datasets.images import decode as images
 from datasets.images.decode import ImageError, decode, load_resized, verify_images
 from tests.helpers.images import eps_bytes, jpeg_bytes, photo, png_header
+from utils import UserError
 
 # Pillow also warns of what it is about to refuse, or of metadata that nobody asked for.
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore:::PIL")
@@ -170,5 +171,5 @@ def test_dying_worker_is_reported(tmp_path, monkeypatch):
         os._exit(9)
 
     monkeypatch.setattr(images, "decode", die)
-    with pytest.raises(RuntimeError, match=r"verifying images: worker process \d+ \(exit code 9\)"):
+    with pytest.raises(UserError, match=r"verifying images: worker process \d+ \(exit code 9\)"):
         verify_images([tmp_path] * 100, 2)

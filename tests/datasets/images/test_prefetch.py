@@ -7,17 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.batches.evaluation_split import ImageBatches
-from datasets.options import DataOptions
-from datasets.batches.train_loader import TrainLoader, TrainPairs
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.batches.train_loader import TrainLoader
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
+from datasets.options import DataOptions
 from datasets.records import Dataset, ImageRecord
+from model.backbones.clip_tokenizer import shared_tokenizer
+from utils.inputs import InputFormat
 
+CPU = torch.device("cpu")
 SIZE = (24, 12)
+FORM = InputFormat(shared_tokenizer(), 77, False, SIZE, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 
 
 @pytest.fixture
@@ -41,8 +45,10 @@ def test_the_cache_gives_the_batches_of_the_files(dataset: Dataset, tmp_path: Pa
     batches = []
     for cache in (False, True):
         fields = ("images", "caption_ids", "index")
-        pairs = TrainPairs(dataset.train, source(dataset, tmp_path, cache), fields, (), AugmentOptions(), 77, 1)
-        batches.append(list(TrainLoader(pairs, options, False).epoch(2, skip=1)))
+        images, augment = source(dataset, tmp_path, cache), AugmentOptions(img_aug=True)
+        loader = TrainLoader(dataset.train, images, FORM, fields, (), options, augment, CPU)
+        loader.seek(2, 1)
+        batches.append(list(loader))
     plain, cached = batches
     assert len(plain) == len(cached) == 4
     for expected, batch in zip(plain, cached, strict=True):
@@ -52,13 +58,14 @@ def test_the_cache_gives_the_batches_of_the_files(dataset: Dataset, tmp_path: Pa
 
 
 def test_the_gallery_keeps_its_order(dataset: Dataset, tmp_path: Path):
-    paths = [record.path for record in dataset.train]
     options = DataOptions(test_batch_size=4, num_workers=0)
     plain, cached = (
-        torch.cat(list(ImageBatches(paths, source(dataset, tmp_path, cache), options, False)))
+        EvaluationSplit("train", dataset.train, source(dataset, tmp_path, cache), FORM, options, CPU)
         for cache in (False, True)
     )
-    assert torch.equal(plain, cached)
+    expected, pixels = (torch.cat(list(split.image_batches())) for split in (plain, cached))
+    assert torch.equal(pixels, expected)
+    assert len(pixels) == len(dataset.train)
 
 
 def test_an_error_comes_at_the_turn_of_its_batch_and_nothing_is_read_for_nobody():

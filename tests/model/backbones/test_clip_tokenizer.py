@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, VOCAB_SIZE, WORD, Tokenizer, clean
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, VOCAB_SIZE, WORD, ClipTokenizer, clean
 from tests.helpers.golden import core_params
+from utils import UserError
 
 ENGLISH = """
 a an the man woman person pedestrian wears wearing is with and his her black white grey blue-ish striped t-shirt jacket
@@ -35,7 +36,9 @@ def test_golden_captions(tokenizer, folder: Path):
     for entry in recorded["tokenizer"]:
         expected = torch.zeros(1, 77, dtype=torch.int64)
         expected[0, : len(entry["ids"])] = torch.tensor(entry["ids"])
-        assert torch.equal(tokenizer(entry["caption"]), expected), entry["caption"]
+        tokens = tokenizer(entry["caption"])
+        assert torch.equal(tokens.ids, expected), entry["caption"]
+        assert tokens.lengths.tolist() == [len(entry["ids"])], entry["caption"]
     specials = {"<|startoftext|>": START_ID, "<|endoftext|>": END_ID, "<|mask|>": MASK_ID}
     assert recorded["special_tokens"] == specials
     for token, id_ in specials.items():
@@ -91,22 +94,48 @@ def test_the_word_behind_the_mask_is_split_further(tokenizer):
 def test_round_trip(tokenizer):
     for text in ("a man in a black coat", "她穿着一件红色的外套", "emoji 🎒 !", "naïve café", ""):
         assert tokenizer.decode(tokenizer.encode(text)) == text
-        assert tokenizer.decode(tokenizer(text)[0].tolist()) == text
+        assert tokenizer.decode(tokenizer(text).ids[0].tolist()) == text
     assert tokenizer.decode([START_ID, 320, MASK_ID, 1746, END_ID, 0, 0]) == "a <|mask|> blue"
 
 
 def test_length_and_truncation(tokenizer):
-    ids = tokenizer(["a " * 100, "a man", ""], length=10)
-    assert ids.dtype == torch.int64
+    ids, lengths = tokenizer(["a " * 100, "a man", ""], length=10)
+    assert ids.dtype == lengths.dtype == torch.int64
     assert ids[0].tolist() == [START_ID, *[320] * 8, END_ID]
     assert ids[1].tolist() == [START_ID, 320, 786, END_ID, *[0] * 6]
     assert ids[2].tolist() == [START_ID, END_ID, *[0] * 8]
-    assert tokenizer(["a " * 8], length=10).tolist() == [[START_ID, *[320] * 8, END_ID]]
-    assert tokenizer(["a man"] * 3).shape == (3, 77)
-    assert tokenizer([]).shape == (0, 77)
-    assert tokenizer("a", length=2).tolist() == [[START_ID, END_ID]]
-    with pytest.raises(ValueError, match="length 1"):
+    assert lengths.tolist() == [10, 4, 2]
+    ids, lengths = tokenizer(["a " * 8], length=10)
+    assert ids.tolist() == [[START_ID, *[320] * 8, END_ID]]
+    assert lengths.tolist() == [10]
+    assert tokenizer(["a man"] * 3).ids.shape == (3, 77)
+    nothing = tokenizer([])
+    assert nothing.ids.shape == (0, 77) and nothing.lengths.shape == (0,)
+    assert tokenizer("a", length=2).ids.tolist() == [[START_ID, END_ID]]
+    with pytest.raises(UserError, match="length 1"):
         tokenizer("a", length=1)
+
+
+@pytest.mark.parametrize("mark", ["!(", "!;", "!/", "!$"])
+def test_id_0_inside_a_caption_is_a_token_and_no_padding(tokenizer, published, mark):
+    """Whoever counts the ids that are not 0 loses the end token."""
+    text = f"a man {mark} with a coat"
+    ids, lengths = tokenizer([text, "a man with a coat"], length=20)
+    whole = [START_ID, *published.encode(text), END_ID]
+    assert 0 in whole
+    assert ids[0].tolist() == whole + [0] * (20 - len(whole))
+    assert lengths.tolist() == [len(whole), 7]
+    assert ids[torch.arange(2), lengths - 1].tolist() == [END_ID, END_ID]
+    assert tokenizer.decode(ids[0].tolist()).replace(" ", "") == text.replace(" ", "")
+    short, lengths = tokenizer([mark], length=3)
+    assert short.tolist() == [[START_ID, 0, END_ID]] and lengths.tolist() == [3]
+
+
+def test_words_are_the_caption_in_pieces(tokenizer):
+    text = "A man, in a knee-length   coat !( and it's blue"
+    words = tokenizer.words(text)
+    assert [id_ for word in words for id_ in word] == tokenizer.encode(text)
+    assert [tokenizer.decode(word).replace(" ", "") for word in words] == text.lower().split()
 
 
 def test_goes_to_other_processes(tokenizer):

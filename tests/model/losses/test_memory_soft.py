@@ -6,8 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.backbones.spec import Encoded
-from model.batch_views import Views
 from model.losses.base import Sizes
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions, find_neighbours, memory_soft_loss
 from model.losses.soft import SoftOptions, soft_loss
@@ -91,25 +89,15 @@ def test_soft_matching_is_the_loop():
     torch.testing.assert_close(soft_loss(image, text, 0.5, 0.3), expected, rtol=1e-5, atol=1e-5)
 
 
-def views_of(image: torch.Tensor, text: torch.Tensor, index: list[int], epoch: int) -> Views:
-    """A batch whose towers return these features."""
-
-    def tower(features: torch.Tensor) -> Encoded:
-        return Encoded(features[:, None], features, features.new_zeros(()))
-
-    batch = {"images": image, "caption_ids": text, "index": torch.tensor(index)}
-    return Views(batch, tower, tower, {}, torch.enable_grad, epoch)
-
-
-def test_banks_are_filled_and_then_follow():
+def test_banks_are_filled_and_then_follow(views_of):
     head = MemorySoft(MemorySoftOptions(alpha_mom=0.75), Sizes(4, 0, 0, 5, 0))
     first, second = torch.randn(2, 4), torch.randn(2, 4, requires_grad=True)
-    views = views_of(first, -first, [3, 1], epoch=1)
+    views = views_of(first, -first, epoch=1, index=[3, 1])
     assert head(views).loss == 0
     head.after_step(views)
     assert torch.equal(head.image_bank[[3, 1]], first)
     assert not head.image_bank[[0, 2, 4]].any()
-    views = views_of(second, -second, [1, 3], epoch=2)
+    views = views_of(second, -second, epoch=2, index=[1, 3])
     before = head.image_bank.clone()
     loss = head(views).loss
     assert torch.equal(head.image_bank, before), "the loss reads the bank as it was before this batch"
@@ -120,16 +108,16 @@ def test_banks_are_filled_and_then_follow():
     assert not head.image_bank.requires_grad
 
 
-def test_report_counts_neighbours_and_how_many_are_right():
+def test_report_counts_neighbours_and_how_many_are_right(views_of):
     head = MemorySoft(MemorySoftOptions(id_threshod=0.5), Sizes(3, 0, 0, 4, 0))
     # pairs 0, 1 and 2 look alike, 3 looks like none of them
     features = F.normalize(torch.tensor([[1.0, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]))
-    fill = views_of(features, features, [0, 1, 2, 3], epoch=1)
+    fill = views_of(features, features, epoch=1, index=[0, 1, 2, 3])
     head(fill)
     head.after_step(fill)
     assert head.epoch_report(torch.zeros(4)) == "", "nothing is associated in the first epoch"
-    head(views_of(features[:2], features[:2], [0, 1], epoch=2))
-    head(views_of(features[2:], features[2:], [2, 3], epoch=2))
+    head(views_of(features[:2], features[:2], epoch=2, index=[0, 1]))
+    head(views_of(features[2:], features[2:], epoch=2, index=[2, 3]))
     report = head.epoch_report(torch.tensor([7, 7, 8, 9]))
     assert report.startswith("neighbours of 4 pairs: 1 with 0, 0 with 1, 3 with 2, 0 with 3; 33.3 % of these")
     assert head.epoch_report(torch.zeros(4)) == "", "every epoch counts anew"

@@ -30,7 +30,9 @@ def test_equals_the_loops(pids, tau, margin):
     loss = tal_loss(image, text, torch.tensor(pids), tau, margin)
     assert loss.item() == pytest.approx(naive(image.detach(), text.detach(), pids, tau, margin), rel=1e-4)
     loss.backward()
-    assert torch.isfinite(image.grad).all()
+    for feature in (image, text):
+        assert torch.isfinite(feature.grad).all()
+        assert feature.grad.any() == (len(set(pids)) > 1)
 
 
 def test_the_weights_of_positives_have_no_gradient():

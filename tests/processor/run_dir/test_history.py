@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.run_dir.history import NAME, Entry, History, read_history
+from processor.run_dir.history import NAME, Entry, append_entry, cut_history, read_history
+from utils import FileError, UserError
 
 
 def written(run_dir: Path) -> list[Entry]:
@@ -16,7 +17,7 @@ def written(run_dir: Path) -> list[Entry]:
         Entry(2, 2, 4, train={"loss": 0.1 + 0.2}, lr={"1e-05": 2e-6}),
     ]
     for entry in entries:
-        History(run_dir).add(entry)
+        append_entry(run_dir, entry)
     return entries
 
 
@@ -31,7 +32,7 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path: Path):
 )
 def test_going_back_drops_what_lies_beyond(tmp_path: Path, place: tuple[int, int], left: int):
     entries = written(tmp_path)
-    History(tmp_path).cut(*place)
+    cut_history(tmp_path, *place)
     assert read_history(tmp_path) == entries[:left]
 
 
@@ -41,9 +42,14 @@ def test_a_line_that_was_cut_off_is_left_out_and_a_damaged_one_named(tmp_path: P
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     assert read_history(tmp_path) == entries[:3]
-    History(tmp_path).cut(2, 2)
-    History(tmp_path).add(entries[3])
+    cut_history(tmp_path, 2, 2)
+    append_entry(tmp_path, entries[3])
     assert path.read_bytes() == whole
     path.write_bytes(b"{}\n" + whole)
-    with pytest.raises(ValueError, match=r"history\.jsonl: line 1 is damaged"):
+    with pytest.raises(UserError, match=r"history\.jsonl: line 1 is damaged"):
         read_history(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path):
+    with pytest.raises(FileError, match=r"history\.jsonl: cannot be written"):
+        append_entry(tmp_path / "absent", Entry(1, 1, 4, train={"loss": 1.0}))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from model.checkpoints.published.eccl import is_eccl
-from model.checkpoints.restore_encoder import restore_encoder
+from model.checkpoints.restore import restore_encoder
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 
 from model.adapters.lora import LoRAOptions, merged
