@@ -16,6 +16,7 @@ from pathlib import Path
 from datasets.contact_sheet import Row, Tile, draw_sheet
 from datasets.mannequins.draw import ensure
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
+from utils import UserError
 from utils.command import run_command
 from utils.options import flags_of
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line.
 
     Raises:
-        ValueError: names the flag and what it should be.
+        UserError: names the flag and what it should be.
     """
     given = vars(_parser().parse_args(argv))
     layout = LAYOUTS[given["layout"]]
@@ -63,16 +64,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if given["contact_sheet"]:
             write_contact_sheet(folder, layout, given["contact_sheet"])
             print(given["contact_sheet"])
-    except ValueError as error:
+    except UserError as error:
         # In train.py these flags have longer names.
-        raise ValueError(str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")) from None
+        raise UserError(str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")) from None
 
 
 def write_contact_sheet(folder: Path, layout: Layout, target: Path) -> None:
     """Write a picture of the first six identities that have three images, with a caption of the first of these.
 
     Raises:
-        ValueError: no identity has three images, or the target (.jpg, .png) cannot be written.
+        UserError: no identity has three images, or the target (.jpg, .png) cannot be written.
     """
     records = json.loads((folder / layout.file).read_text(encoding="utf-8"))
     people = [list(group) for _, group in groupby(records, key=lambda record: record["id"])]
@@ -82,13 +83,13 @@ def write_contact_sheet(folder: Path, layout: Layout, target: Path) -> None:
         if len(group) > 2
     ]
     if not rows:
-        raise ValueError(f"--contact_sheet {target}: no identity has 3 images; draw more images of each")
+        raise UserError(f"--contact_sheet {target}: no identity has 3 images; draw more images of each")
     sheet = draw_sheet(rows[:6], (116, 290), across=3, caption_width=0)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target, quality=88)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--contact_sheet {target}: cannot be written ({error})") from None
+        raise UserError(f"--contact_sheet {target}: cannot be written ({error})") from None
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from datasets.mannequins.dice import LOOK, VIEW, WORDS, Dice
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from datasets.mannequins.people import LEVELS, SPLITS, Person, people
 from datasets.mannequins.photo import photograph
+from utils import UserError
 
 VERSION = 2
 """changes whenever the same options would give other images or captions"""
@@ -92,14 +93,14 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
         workers: processes; None for one per core.
 
     Raises:
-        ValueError: an option is out of range, the folder exists, or cannot be written.
+        UserError: an option is out of range, the folder exists, or cannot be written.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"--workers {workers}: expected at least 1")
+        raise UserError(f"--workers {workers}: expected at least 1")
     if layout not in LAYOUTS:
-        raise ValueError(f"--layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+        raise UserError(f"--layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     if folder.exists():
-        raise ValueError(f"{folder}: exists already; delete it or choose another root")
+        raise UserError(f"{folder}: exists already; delete it or choose another root")
     unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.unfinished")
     try:
         for split in LAYOUTS[layout].splits:
@@ -112,7 +113,7 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
         (unfinished / "mannequins.json").write_text(f"{parameters}\n", encoding="utf-8")
         unfinished.rename(folder)
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -147,13 +148,13 @@ def ensure(root: Path, options: MannequinOptions, layout: str = NAME, workers: i
     """The folder of the drawn data set under root; drawn on first use, checked against the options later.
 
     Raises:
-        ValueError: what is there was drawn with other options, or cannot be drawn.
+        UserError: what is there was drawn with other options, or cannot be drawn.
     """
     folder = Path(root) / layout
     if not folder.exists():
         try:
             draw(folder, options, layout, workers)
-        except ValueError:
+        except UserError:
             # Another process that started at the same time may have finished first; then its result is checked.
             if not folder.exists():
                 raise
@@ -168,10 +169,10 @@ def _compare(folder: Path, wanted: dict[str, Any]) -> None:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: missing or damaged, so {folder} is no drawn data set; choose another --root_dir")
+        raise UserError(f"{path}: missing or damaged, so {folder} is no drawn data set; choose another --root_dir")
     for name, value in wanted.items():
         if found.get(name) != value:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: was drawn with --{name} {found.get(name)}, not {value}; "
                 "delete that folder or choose another --root_dir"
             )

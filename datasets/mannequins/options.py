@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from datasets.mannequins.people import LEVELS, SPLITS
+from utils import UserError
 from utils.options import opt
 
 NAME = "Mannequins"
@@ -29,15 +30,15 @@ class MannequinOptions:
         for name, low in least.items():
             value = getattr(self, f"mannequin_{name}")
             if value < low:
-                raise ValueError(f"--mannequin_{name} {value}: expected at least {low}")
+                raise UserError(f"--mannequin_{name} {value}: expected at least {low}")
         if self.mannequin_height > 2048:
-            raise ValueError(f"--mannequin_height {self.mannequin_height}: expected at most 2048")
+            raise UserError(f"--mannequin_height {self.mannequin_height}: expected at most 2048")
         if self.mannequin_difficulty not in LEVELS:
-            raise ValueError(f"--mannequin_difficulty {self.mannequin_difficulty!r}: choose one of {', '.join(LEVELS)}")
+            raise UserError(f"--mannequin_difficulty {self.mannequin_difficulty!r}: choose one of {', '.join(LEVELS)}")
         low, high = self.image_range
         if not 1 <= low <= high:
             text = self.mannequin_images_per_id
-            raise ValueError(f"--mannequin_images_per_id {text!r}: expected a number from 1, or a range such as 2-4")
+            raise UserError(f"--mannequin_images_per_id {text!r}: expected a number from 1, or a range such as 2-4")
 
     @property
     def image_range(self) -> tuple[int, int]:
