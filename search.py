@@ -9,7 +9,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import logging
 from collections.abc import Sequence
 
-from datasets.batches.options import DataOptions, data_groups
+from datasets.options import DataOptions, data_options
 from gallery.page import PageOptions, create_app, require_packages, serve
 from gallery.queries import QueryOptions, answer
 from gallery.ranking import RankingOptions
@@ -18,26 +18,24 @@ from gallery.session import SearchOptions, SearchSession
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
 from model.backbones.spec import BackboneOptions
-from model.build import model_groups
-from model.checkpoints.finetune import FinetuneOptions
-from processor.run_dir.layout import RunOptions
-from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
-from processor.trainer import LoopOptions
-from solver.optimizer import SolverOptions
-from solver.schedule import ScheduleOptions
+from model.build import model_options
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT, TRAINING_ONLY
+from utils import UserError
 from utils.command import parse, run_command
 from utils.device import DeviceOptions
 from utils.log import NEXT, setup_logger
-from utils.options import Options
+from utils.options import Options, flag_names
 
 GROUPS = {
     "search": [QueryOptions, SearchOptions, RankingOptions, PageOptions, DeviceOptions],
     "as in training (from --config_file)": [DataOptions, BackboneOptions, LoRAOptions, ParsingOptions],
 }
 """every flag of search.py, by section of --help"""
-UNREAD = tuple(
-    group for groups in (data_groups(), model_groups()) for members in groups.values() for group in members
-) + (RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
+UNREAD = TRAINING_ONLY | {
+    name
+    for members in (*data_options().values(), *model_options().values())
+    for name in flag_names(*members) - flag_names(*(options for group in GROUPS.values() for options in group))
+}
 """flags that a run's configs.yaml may hold and that mean nothing here"""
 
 log = logging.getLogger("descry")
@@ -47,18 +45,18 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     """Flags of the command line over those of the run's ``configs.yaml``, whoever wrote it.
 
     Raises:
-        ValueError: the run or the gallery is not named.
+        UserError: the run or the gallery is not named.
     """
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=UNREAD, lenient=True)
     if options.config_file is None:
-        raise ValueError("--config_file: say which run to search with, as in --config_file logs/.../configs.yaml")
+        raise UserError("--config_file: say which run to search with, as in --config_file logs/.../configs.yaml")
     if options.get(SearchOptions).gallery is None:
-        raise ValueError("--gallery: say which folder of photos to search, as in --gallery PHOTOS")
+        raise UserError("--gallery: say which folder of photos to search, as in --gallery PHOTOS")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Search from flags; see README."""
+    """Search from flags; see docs/search.md."""
     options = read_flags(argv)
     search, query, page = (options.get(group) for group in (SearchOptions, QueryOptions, PageOptions))
     texts = query.texts()

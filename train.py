@@ -21,9 +21,9 @@ from processor.metrics.table import metrics_table
 from processor.progress import Progress
 from processor.run_dir.checkpoint import read_last, set_seed
 from processor.run_dir.layout import RunOptions, choose_run_dir, interrupted_run, make_run_dir
-from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
 from processor.run_dir.run_dir import open_run_dir
 from processor.run_dir.seeds import train_seeds
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 from processor.trainer import LoopOptions, Trainer
 from solver import build_solver, solver_options
 from utils.command import parse, run_command

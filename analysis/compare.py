@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processor.metrics.table import METRICS
+from processor.metrics import METRICS
 from processor.run_dir.history import read_history
+from utils import UserError
 from utils.command import run_command
 from utils.files import read_yaml
 from utils.tables import Table
@@ -70,7 +71,7 @@ def read_run(path: Path) -> Run:
     """Everything a run directory says about itself.
 
     Raises:
-        ValueError: names the file that is damaged.
+        UserError: names the file that is damaged.
     """
     record = _read_json(path / "run.json")
     flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
@@ -87,9 +88,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"a JSON {type(content).__name__}")
+            raise UserError(f"a JSON {type(content).__name__}")
     except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it to compare the run without it") from None
+        raise UserError(f"{path}: damaged ({error}); delete it to compare the run without it") from None
     return content
 
 
@@ -194,14 +195,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     missing = [str(path) for path in args.paths if not path.exists()]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: no such directory")
+        raise UserError(f"{', '.join(missing)}: no such directory")
     paths = [run for path in args.paths for run in runs_at(path)]
     skipped = [str(path) for path in paths if not is_run(path)]
     if skipped:
         print(f"skipped, no configs.yaml or run.json in it: {', '.join(skipped)}", file=sys.stderr)
     runs = [read_run(path) for path in paths if is_run(path)]
     if not runs:
-        raise ValueError("none of these is a run directory; expected some such as logs/CUHK-PEDES/*")
+        raise UserError("none of these is a run directory; expected some such as logs/CUHK-PEDES/*")
     flags = differing_flags(runs)
     wide = args.form == "csv" or len(flags) <= MOST_FLAGS
     print(getattr(comparison(runs, flags if wide else ()), args.form or "pretty")())

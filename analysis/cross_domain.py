@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.evaluated_run import load_split, log_start
-from datasets.batches.options import DATASETS, DataOptions
-from datasets.mannequins.draw import MannequinOptions
-from model.adapters.parsing import LEAK
+from datasets import DATASETS
+from datasets.mannequins.options import MannequinOptions
+from datasets.options import DataOptions
 from model.checkpoints.restore import restore
-from processor.evaluator import encode_split, table_rows
-from processor.metrics.table import METRICS
-from utils.device import DeviceOptions, pick_device, pick_precision
+from processor.evaluator import Evaluator
+from processor.metrics import METRICS
+from utils import UserError
+from utils.device import Precision
 from utils.distributed import main_first, on_main
 from utils.options import Options, opt
 from utils.tables import Table
@@ -37,9 +38,9 @@ class CrossDomainOptions:
     def __post_init__(self) -> None:
         for name in ("targets", "csv"):
             if getattr(self, name) and not self.cross_domain:
-                raise ValueError(f"--{name}: has no effect without --cross_domain")
+                raise UserError(f"--{name}: has no effect without --cross_domain")
         if self.csv is not None and not self.csv.parent.is_dir():
-            raise ValueError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
+            raise UserError(f"--csv {self.csv}: there is no folder {self.csv.parent}")
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,16 @@ class CrossDomainTarget:
         """The data set of ``NAME`` or ``NAME=ROOT_DIR``; the flags say the rest.
 
         Raises:
-            ValueError: no data set has this name.
+            UserError: no data set has this name.
         """
         name, _, root = text.partition("=")
         if name not in DATASETS:
-            raise ValueError(f"--targets {text}: expected NAME or NAME=ROOT_DIR with a name of {', '.join(DATASETS)}")
-        return cls.of(options.changed(dataset_name=name, **({"root_dir": Path(root)} if root else {})))
+            raise UserError(f"--targets {text}: expected NAME or NAME=ROOT_DIR with a name of {', '.join(DATASETS)}")
+        return cls.of(options.replaced(dataset_name=name, **({"root_dir": Path(root)} if root else {})))
 
     def flags_of(self, run: Options) -> Options:
         """A run's flags with this data set in place of its own."""
-        return run.changed(dataset_name=self.dataset_name, root_dir=self.root_dir, **asdict(self.drawing))
+        return run.replaced(dataset_name=self.dataset_name, root_dir=self.root_dir, **asdict(self.drawing))
 
     def label(self, targets: Sequence["CrossDomainTarget"]) -> str:
         """The name, followed by the flags that tell it from others of the same name."""
@@ -98,40 +99,38 @@ class CrossDomainResult(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def cross_domain(options: Options, split: str, allow_unmatched: bool, ignored: Collection[str]) -> None:
+def cross_domain(
+    options: Options, precision: Precision, split: str, allow_unmatched: bool, ignored: Collection[str]
+) -> None:
     """Print R1 and mAP of every run of ``--cross_domain`` on every data set, and write ``--csv``.
 
     Args:
         options: flags of the command line; each run's ``configs.yaml`` fills in the others.
+        precision: device and arithmetic of network layers.
         split: to test on.
         allow_unmatched: leave out queries without a match.
         ignored: keys of ``configs.yaml`` that have no effect on a test.
 
     Raises:
-        ValueError: a flag makes sense for a single run only; a run has no weights; no such data set.
+        UserError: a flag makes sense for a single run only; a run has no weights; no such data set.
     """
     flags = options.get(CrossDomainOptions)
     for name in [*filter(options.given, SINGLE_RUN_FLAGS), *(["config_file"] if options.config_file else [])]:
-        raise ValueError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
-    device_flags = options.get(DeviceOptions)
-    precision = pick_precision(device_flags, pick_device(device_flags))
+        raise UserError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
     for path in flags.cross_domain:
         if not (path / "best.pth").is_file():
-            raise ValueError(f"--cross_domain {path}: there is no best.pth in it")
-    runs = {path: options.over(path / "configs.yaml", ignored, lenient=True) for path in flags.cross_domain}
+            raise UserError(f"--cross_domain {path}: there is no best.pth in it")
+    runs = {path: options.based_on(path / "configs.yaml", ignored, lenient=True) for path in flags.cross_domain}
     targets = [CrossDomainTarget.named(text, options) for text in flags.targets]
     targets = list(dict.fromkeys(targets or map(CrossDomainTarget.of, runs.values())))
     results = []
     for path, run in runs.items():
-        restored, own = restore(path / "best.pth", run.get), CrossDomainTarget.of(run)
-        model = restored.model.to(precision.device)
-        if model.attends_over_batch:
-            log.warning(LEAK)
+        model, own = restore(path / "best.pth", run.get, precision).model, CrossDomainTarget.of(run)
         for target in targets:
-            log_start(path, target.dataset_name, split, precision)
+            log_start(path, target.dataset_name, split, model)
             with main_first():
-                _, data = load_split(target.flags_of(run), restored, split, precision.device)
-            metrics = table_rows(encode_split(model, data, precision), data, allow_unmatched=allow_unmatched)["t2i"]
+                _, data = load_split(target.flags_of(run), model, split)
+            metrics = Evaluator(model, data).evaluate(allow_unmatched=allow_unmatched).rows["t2i"]
             results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
     log.info("R1 / mAP, text to image; * the data set that the run was trained on\n%s", matrix(results).pretty())
     if flags.csv is not None:

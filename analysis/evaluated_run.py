@@ -2,66 +2,77 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from datasets.batches.evaluation_split import EvalData, eval_data
-from datasets.batches.options import DataOptions, checked_images, read_dataset, require_split
-from datasets.images.source import ImageOptions
-from datasets.mannequins.draw import MannequinOptions
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.open import open_dataset
+from datasets.options import DataOptions
 from datasets.records import Dataset
-from model.backbones.spec import BackboneOptions
-from model.checkpoints.restore import Restored
+from model.adapters.parsing import LEAK
+from model.checkpoints.restore import RestoredRun
+from model.retriever import Retriever
 from processor.evaluator import Features
-from utils.device import Precision
-from utils.options import Options
+from utils import UserError
+from utils.options import Options, opt
 
 log = logging.getLogger("descry")
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """What to test, and how."""
+
+    checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
+    test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
+    i2t: bool = opt(False, "also rank captions for every image")
+    export_merged: Path | None = opt(
+        None, "also write the towers here, with LoRA merged into their weights, as a run without LoRA would"
+    )
+    allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
+    rerank: int = opt(
+        0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.rerank < 0:
+            raise UserError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
 
 
 class EvaluatedRun(NamedTuple):
     """A run, the split it was tested on, and the outcome."""
 
     options: Options
-    checkpoint: Path
-    restored: Restored
+    restored: RestoredRun
     """its model has encoded the split"""
     dataset: Dataset
-    split: EvalData
+    split: EvaluationSplit
     features: Features
     rows: Mapping[str, Mapping[str, float]]
     """metrics in percent by row of the table, such as ``t2i``"""
 
 
-def log_start(weights: Path, dataset_name: str, split: str, precision: Precision) -> None:
+def log_start(weights: Path, dataset_name: str, split: str, model: Retriever) -> None:
     """Say what the next table is of, and in which arithmetic: bfloat16 gives slightly different numbers."""
-    arithmetic = str(precision.dtype).removeprefix("torch.")
-    log.info("testing %s on %s %s, %s, %s", weights, dataset_name, split, precision.device, arithmetic)
+    log.info("testing %s on %s %s, %s", weights, dataset_name, split, model.precision)
+    if model.attends_over_batch:
+        log.warning(LEAK)
 
 
-def load_split(
-    options: Options, restored: Restored, name: str, device: torch.device, padded: bool = False
-) -> tuple[Dataset, EvalData]:
-    """The data set of the flags and one of its splits, prepared for a restored model.
+def load_split(options: Options, model: Retriever, name: str, padded: bool = False) -> tuple[Dataset, EvaluationSplit]:
+    """The data set of the flags and one of its splits, prepared for a model.
 
     Args:
         options: flags of the run.
-        restored: the model that will encode the split.
+        model: will encode the split.
         name: of the split.
-        device: that will encode it.
         padded: keep captions at full length and in order, even if the model does not need it.
 
     Raises:
-        ValueError: the data set has no such split.
+        UserError: the data set cannot be used, or has no such split.
     """
-    flags = options.get(DataOptions)
-    flags = replace(flags, text_length=restored.text_length(flags.text_length))
-    dataset = read_dataset(flags, options.get(MannequinOptions))
-    require_split(dataset, name, "--test_split")
-    size = options.get(BackboneOptions).img_size
-    dataset, images = checked_images(dataset, size, flags, options.get(ImageOptions), (name,))
-    padded = padded or restored.model.reads_padding
-    return dataset, eval_data(name, dataset.split(name), images, flags, padded, device.type == "cuda")
+    form = model.input_format(options.get(DataOptions).text_length)
+    opened = open_dataset(options.get, form.image_size, {name: "--test_split"})
+    form = form._replace(reads_padding=padded or form.reads_padding)
+    return opened.dataset, opened.split(name, form, model.precision.device)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.evaluated_run import EvaluatedRun
-from analysis.page import Card, Diagram, Section, Tile
+from analysis.page import Card, Diagram, Section
+from datasets.contact_sheet import Tile
 from datasets.records import ImageRecord
-from model.backbones.clip_tokenizer import shared_tokenizer
 from model.losses.memory_soft import NEIGHBOURS, MemorySoftOptions, Neighbours, find_neighbours
 from utils.tables import Table
 
@@ -69,7 +69,7 @@ def expert_table(use: Mapping[str, Tensor]) -> Table:
 @torch.no_grad()
 def prompts_section(run: EvaluatedRun) -> Section | None:
     """ECCL: how long the prompts are, and which words' embeddings point the same way."""
-    prompts, word = run.restored.model.clip.prompts, shared_tokenizer().decode
+    prompts, word = run.restored.model.backbone.prompts, run.restored.model.backbone.tokenizer.decode
     if prompts is None:
         return None
     embedding_VD = run.restored.state["clip.text.token_embedding.weight"].float()

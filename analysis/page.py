@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from datasets.contact_sheet import Tile
 from utils.log import hide_bar
 from utils.tables import Table
 
@@ -21,15 +22,6 @@ HEIGHTS = (224, 176, 144, 112, 80, 56)
 """pictures are scaled to the first of these heights, in pixels, with which they all fit"""
 PICTURE_BYTES = 8 << 20
 """what all pictures of a page may take"""
-
-
-class Tile(NamedTuple):
-    """A picture with a line below it."""
-
-    path: Path
-    label: str
-    right: bool | None = None
-    """framed in green or red, or not at all"""
 
 
 class Card(NamedTuple):

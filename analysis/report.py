@@ -14,17 +14,17 @@ from torch import Tensor
 
 from analysis.evaluated_run import EvaluatedRun
 from analysis.method_sections import method_sections
-from analysis.page import Card, Diagram, Section, Tile, write_page
-from datasets.batches.evaluation_split import captions_and_paths
-from datasets.contact_sheet import draw_sheet
+from analysis.page import Card, Diagram, Section, write_page
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.contact_sheet import Tile, draw_sheet
 from datasets.images.decode import decode
 from datasets.records import counts
 from model.build import LossOptions
-from processor.evaluator import pids_beside
-from processor.examples import RawSplit, sheet_rows
+from processor.evaluator import sheet_rows
+from processor.metrics import METRICS
 from processor.metrics.ranks import rank_matches
 from processor.metrics.scores import Hit, Retrieved, Scores, retrieve, sum_up_scores
-from processor.metrics.table import METRICS
+from utils import UserError
 from utils.options import opt
 from utils.tables import Table
 
@@ -51,20 +51,20 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.report_count < 1:
-            raise ValueError(f"--report_count {self.report_count}: expected at least 1")
+            raise UserError(f"--report_count {self.report_count}: expected at least 1")
         for name in ("report_dir", "report_queries"):
             if getattr(self, name) and not self.report:
-                raise ValueError(f"--{name}: has no effect without --report")
+                raise UserError(f"--{name}: has no effect without --report")
 
     def require_queries(self, total: int, split: str) -> None:
         """Refuse queries beyond the ``total`` of a split.
 
         Raises:
-            ValueError: names the first of them.
+            UserError: names the first of them.
         """
         for query in self.report_queries:
             if not 0 <= query < total:
-                raise ValueError(f"--report_queries {query}: {split} has queries 0 to {total - 1}")
+                raise UserError(f"--report_queries {query}: {split} has queries 0 to {total - 1}")
 
 
 class QueryList(NamedTuple):
@@ -78,30 +78,28 @@ class QueryList(NamedTuple):
 def write_report(run: EvaluatedRun) -> Path:
     """Write the page and its PNG files, as the flags of the run say; returns the page."""
     options, run_dir = run.options.get(ReportOptions), run.options.config_file.parent
+    weights = run.restored.checkpoint
     folder = options.report_dir or run_dir / f"report_{run.dataset.name}_{run.split.name}"
-    records = run.dataset.split(run.split.name)
-    raw = RawSplit(*captions_and_paths(records), decode)
-    features, pids = (run.features.text_QD, run.features.image_GD), pids_beside(run.features, run.split)
-    rank_Q, scores = rank_matches(*features, *pids).first_rank, sum_up_scores(*features, *pids)
+    rank_Q, scores = rank_matches(*run.features).first_rank, sum_up_scores(*run.features)
     lists = _query_lists(options, rank_Q, scores)
     queries = list(dict.fromkeys(query for each in lists for query in each.queries))
-    found = dict(zip(queries, retrieve(*features, *pids, queries, IMAGES), strict=True))
+    found = dict(zip(queries, retrieve(*run.features, queries, IMAGES), strict=True))
     matches = Counter(run.split.gallery_pids.tolist())
-    cards = {query: _card(found[query], raw, matches[int(run.split.query_pids[query])]) for query in queries}
+    cards = {query: _card(found[query], run.split, matches[int(run.split.query_pids[query])]) for query in queries}
     facts = {
         "run": str(run_dir),
-        "weights": run.checkpoint.name if run.checkpoint.parent == run_dir else str(run.checkpoint),
+        "weights": weights.name if weights.parent == run_dir else str(weights),
         "data set": f"{run.dataset.name} {run.split.name}",
-        "identities, images, captions": ", ".join(f"{number:,}" for number in counts(records)),
+        "identities, images, captions": ", ".join(f"{number:,}" for number in counts(run.split.records)),
         "losses": run.options.get(LossOptions).loss_names,
     }
-    sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, raw), *method_sections(run)]
+    sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, run.split), *method_sections(run)]
     folder.mkdir(parents=True, exist_ok=True)
     for title, text, chosen in lists:
         text = text if chosen else "None: every query ranks the right person first."
         sections.append(Section(title, text, cards=tuple(cards[query] for query in chosen)))
         if chosen:
-            sheet = draw_sheet(sheet_rows([found[query] for query in chosen[:SHEET_QUERIES]], raw))
+            sheet = draw_sheet(sheet_rows([found[query] for query in chosen[:SHEET_QUERIES]], run.split))
             sheet.save(folder / f"{title.lower().replace(' ', '_')}.png")
     return write_page(folder, f"Report: {facts['data set']}", facts, sections, decode)
 
@@ -144,13 +142,13 @@ def _result_section(rows: Mapping[str, Mapping[str, float]]) -> Section:
     return Section("Result", text, Table(("task", *METRICS), cells))
 
 
-def _diagrams_section(rank_Q: Tensor, scores: Scores, raw: RawSplit) -> Section:
+def _diagrams_section(rank_Q: Tensor, scores: Scores, split: EvaluationSplit) -> Section:
     from analysis.figures import draw_bars, draw_cmc, draw_histograms
 
     rank_M = rank_Q[rank_Q > 0]
-    share_K = [100 * (rank_M <= k).double().mean().item() for k in range(1, min(CMC_RANKS, len(raw.paths)) + 1)]
+    share_K = [100 * (rank_M <= k).double().mean().item() for k in range(1, min(CMC_RANKS, len(split.records)) + 1)]
     histograms = draw_histograms(scores.match_N.tolist(), scores.other_N.tolist())
-    bars = draw_bars(*_r1_by_length(rank_Q.tolist(), raw.captions), "words in the caption", "R1 (%)")
+    bars = draw_bars(*_r1_by_length(rank_Q.tolist(), split.captions), "words in the caption", "R1 (%)")
     return Section(
         "Diagrams",
         "How far down the ranking the right person comes; how similar captions are to images of the right person and "
@@ -176,11 +174,11 @@ def _r1_by_length(ranks: Sequence[int], captions: Sequence[str]) -> tuple[dict[s
     return shares, counts
 
 
-def _card(found: Retrieved, raw: RawSplit, matches: int) -> Card:
+def _card(found: Retrieved, split: EvaluationSplit, matches: int) -> Card:
     def tile(hit: Hit) -> Tile:
-        return Tile(raw.paths[hit.position], f"{hit.score:.3f}", hit.right)
+        return Tile(split.records[hit.position].path, f"{hit.score:.3f}", hit.right)
 
-    tiles, caption = tuple(map(tile, found.hits)), raw.captions[found.query]
+    tiles, caption = tuple(map(tile, found.hits)), split.captions[found.query]
     if found.match is None:
         return Card(f"Query {found.query} \u00b7 no match in the gallery", caption, tiles)
     images = "1 image" if matches == 1 else f"{matches} images"

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from datasets.augmentation import MEAN, STD
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
@@ -62,7 +62,7 @@ class PlainPairs(torch.utils.data.Dataset):
 
     def __init__(self, records: tuple[ImageRecord, ...]) -> None:
         self.pairs = [(record, caption) for record in records for caption in record.captions]
-        self.tokens_NL = Tokenizer()([caption for _, caption in self.pairs], 77)
+        self.tokens_NL = ClipTokenizer()([caption for _, caption in self.pairs], 77)
         self.transform = transforms.Compose(
             [
                 transforms.Resize(SIZE),

@@ -20,7 +20,7 @@ from prettytable import PrettyTable
 from torch.nn.functional import normalize
 
 from datasets.batches.evaluation_split import eval_data
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 from datasets.images.source import Images
 from datasets.records import ImageRecord
 from model.backbones.clip import load_clip

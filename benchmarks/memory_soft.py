@@ -61,7 +61,7 @@ def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
     )
     return {
         "loss and its gradient": seconds(lambda: head(views).loss.backward(), device, rounds),
-        "bank update": seconds(lambda: head.after_backward(views), device, rounds),
+        "bank update": seconds(lambda: head.after_step(views), device, rounds),
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prettytable import PrettyTable
 
-from processor.metrics.table import METRICS
+from processor.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = {

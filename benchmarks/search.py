@@ -22,11 +22,10 @@ from gallery.encoder import FeatureEncoder
 from gallery.index import EncodedPhotos, GalleryIndex, IndexedPhotos
 from gallery.ranking import RankingOptions, build_ranking
 from gallery.searcher import Searcher
-from model.backbones.clip import load_clip
-from model.backbones.clip_tokenizer import Tokenizer
+from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
 from model.retriever import Retriever
-from utils.device import DeviceOptions, pick_device, pick_precision
+from utils.device import DeviceOptions, pick_precision
 
 QUERY = "a woman in a red coat with a white handbag and black boots walks to the left"
 
@@ -109,17 +108,15 @@ def main() -> None:
         for name, ivf in lists.items():
             pairs = zip(ivf(query_QD, args.k)[1].tolist(), exact_QK.tolist(), strict=True)
             kept[name] = statistics.mean(len(set(found) & set(exact)) / args.k for found, exact in pairs)
-        device = pick_device(DeviceOptions())
-        precision = pick_precision(DeviceOptions(), device)
-        model = Retriever(load_clip(BackboneOptions(args.model)), {}, {}).to(device).eval()
-        encoder = FeatureEncoder(model, precision, Tokenizer(), 77, model.clip.sizes.image_size)
+        backbone = load_backbone(BackboneOptions(args.model))
+        model = Retriever(backbone, precision=pick_precision(DeviceOptions())).eval()
+        encoder = FeatureEncoder(model, model.input_format(77))
         searcher = Searcher(Path(folder), photos, flat, encoder)
-        whole = searcher.by_texts if model.clip.sizes.embed_dim == args.dim else lambda texts, k: encoder.texts(texts)
+        whole = searcher.by_texts if backbone.spec.embed_dim == args.dim else lambda texts, k: encoder.texts(texts)
         spent["sentence to ranked names"] = seconds_of({"": lambda _: whole([QUERY], args.k)}, query_QD)[""]
 
-    print(
-        f"{args.photos:,} photos, D {args.dim}, K {args.k}, {device}, {torch.get_num_threads()} threads, {args.model}"
-    )
+    machine = f"{model.precision}, {torch.get_num_threads()} threads"
+    print(f"{args.photos:,} photos, D {args.dim}, K {args.k}, {machine}, {args.model}")
     table = PrettyTable(["one query by", "milliseconds", "of the exact K found"])
     for name, seconds in spent.items():
         table.add_row([name, f"{1000 * seconds:.1f}", f"{100 * kept[name]:.1f} %" if name in kept else ""])

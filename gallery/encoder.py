@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.augmentation import eval_view
+from datasets.augmentation import normalise
 from datasets.images.decode import load_resized
 from gallery.index import EncodedPhotos
 from gallery.photos import PhotoBatch
-from model.backbones.clip_tokenizer import Tokenizer
 from model.backbones.spec import Encoded
 from model.retriever import Retriever
-from utils.device import Precision
+from utils.inputs import InputFormat
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,7 @@ class FeatureEncoder:
     """A model with what it takes to encode photos and queries."""
 
     model: Retriever
-    """on the device of ``precision``"""
-    precision: Precision
-    tokenizer: Tokenizer
-    text_length: int
-    image_size: tuple[int, int]
-    """(height, width) of photos"""
+    inputs: InputFormat
 
     def photos(self, batches: Iterable[PhotoBatch]) -> Iterator[EncodedPhotos]:
         """Encode a gallery, batch by batch."""
@@ -44,23 +38,23 @@ class FeatureEncoder:
         Raises:
             ImageError: the file cannot be decoded.
         """
-        return self.images(torch.from_numpy(load_resized(path, self.image_size))[None])
+        return self.images(torch.from_numpy(load_resized(path, self.inputs.image_size))[None])
 
     def images(self, pixels_BCHW: Tensor) -> np.ndarray:
         """(B, D) of uint8 pixels."""
-        return self._encode(lambda pixels: self.model.encode_image(eval_view(pixels)), pixels_BCHW)
+        mean, std = self.inputs.pixel_mean, self.inputs.pixel_std
+        return self._encode(lambda pixels: self.model.encode_image(normalise(pixels, mean, std)), pixels_BCHW)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(Q, D) of sentences, truncated to the length that the model reads; see :meth:`truncation`."""
-        ids_QL = self.tokenizer(texts, self.text_length)
-        lengths_Q = (ids_QL != 0).sum(dim=1)
-        if not self.model.reads_padding:
+        ids_QL, lengths_Q = self.inputs.tokenizer(texts, self.inputs.text_length)
+        if not self.inputs.reads_padding:
             ids_QL = ids_QL[:, : int(lengths_Q.max())]
-        return self._encode(self.model.encode_text, ids_QL)
+        return self._encode(self.model.encode_text, ids_QL, lengths_Q)
 
     def truncation(self, text: str) -> str | None:
         """What to tell a user whose query is too long, otherwise None."""
-        length, room = len(self.tokenizer.encode(text)), self.text_length - 2
+        length, room = len(self.inputs.tokenizer.encode(text)), self.inputs.text_length - 2
         return f"query truncated from {length} to {room} tokens" if length > room else None
 
     @torch.inference_mode()
@@ -71,8 +65,7 @@ class FeatureEncoder:
             return np.empty((0, 0), np.float32)
         # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
         size = 1 if self.model.attends_over_batch else rows
-        pooled = []
+        device, pooled = self.model.precision.device, []
         for parts in zip(*(tensor.split(size) for tensor in inputs), strict=True):
-            with self.precision():
-                pooled.append(encode(*(part.to(self.precision.device, non_blocking=True) for part in parts)).pooled)
+            pooled.append(encode(*(part.to(device, non_blocking=True) for part in parts)).pooled)
         return torch.nn.functional.normalize(torch.cat(pooled).float(), dim=1).cpu().numpy()

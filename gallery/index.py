@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from utils import UserError
 from utils.files import locked
 from utils.log import hide_bar
 
@@ -124,7 +125,7 @@ class GalleryIndex:
             the photos that cannot be read, with the reasons; the next update tries them again.
 
         Raises:
-            ValueError: the index is damaged or cannot be written.
+            UserError: the index is damaged or cannot be written.
         """
         todo, outdated = self.changes(stamps)
         log.info("index %s: %d photos to encode, %d changed or gone", self.folder, len(todo), len(outdated))
@@ -143,7 +144,7 @@ class GalleryIndex:
             log.info("interrupted: finished photos are kept; run the same command again to resume")
             raise
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"--index_dir: cannot write {self.folder} ({error.strerror or error}); choose another folder"
             ) from None
 
@@ -161,7 +162,7 @@ class GalleryIndex:
         """All photos of the index.
 
         Raises:
-            ValueError: the index is damaged.
+            UserError: the index is damaged.
         """
         with self._open() as db:
             found = db.execute("SELECT name, row FROM photos ORDER BY row").fetchall()
@@ -189,8 +190,8 @@ class GalleryIndex:
     def _rows(self, path: Path) -> int:
         return path.stat().st_size // (4 * self.dim) if path.exists() else 0
 
-    def _damaged(self, reason: object) -> ValueError:
-        return ValueError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
+    def _damaged(self, reason: object) -> UserError:
+        return UserError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
 
     @contextmanager
     def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
@@ -250,7 +251,7 @@ class GalleryIndex:
             try:
                 for batch in batches:
                     if not np.isfinite(batch.vectors_BD).all():
-                        raise ValueError("the checkpoint gives features that are not finite; its training has diverged")
+                        raise UserError("the checkpoint gives features that are not finite; its training has diverged")
                     vectors.write(batch.vectors_BD.astype("<f4").tobytes())
                     waiting += batch.names
                     faults.update(batch.faults)

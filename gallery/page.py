@@ -20,6 +20,7 @@ from PIL import Image
 from datasets.images.decode import ImageError, decode
 from gallery.photos import printable
 from gallery.searcher import Searcher
+from utils import UserError
 from utils.log import NEXT
 from utils.options import opt
 
@@ -53,39 +54,39 @@ class PageOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"--port {self.port}: expected 0 to 65535")
+            raise UserError(f"--port {self.port}: expected 0 to 65535")
 
 
 def require_packages() -> None:
     """Check that the packages behind ``--serve`` are installed, before any work is done.
 
     Raises:
-        ValueError: names the command that installs it.
+        UserError: names the command that installs it.
     """
     try:
         import flask  # noqa: F401
         import waitress  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"--serve: needs the package {error.name}; pip install flask waitress") from None
+        raise UserError(f"--serve: needs the package {error.name}; pip install flask waitress") from None
 
 
 def serve(app: "Flask", port: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        ValueError: the port is taken.
+        UserError: the port is taken.
     """
     import waitress
 
     try:
         server = waitress.create_server(app, host=HOST, port=port, max_request_body_size=_UPLOAD_BYTES, threads=8)
     except OSError as error:
-        raise ValueError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
+        raise UserError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
     log.info("search page: http://%s:%s/ (Ctrl-C to stop)", HOST, server.effective_port, extra=NEXT)
     server.run()
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """A request that cannot be answered; the message is shown on the page."""
 
 
@@ -140,7 +141,7 @@ def create_app(searcher: Searcher, k: int) -> "Flask":
         return flask.Response(_jpeg(decode(searcher.path(position))), mimetype="image/jpeg")
 
     @app.errorhandler(IndexError)
-    @app.errorhandler(ValueError)
+    @app.errorhandler(UserError)
     def absent(error: Exception) -> tuple[str, int]:
         log.warning("search page: %s", error)
         return "This photo cannot be shown.", 404

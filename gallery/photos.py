@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from datasets.images.decode import ImageError, load_resized
 from datasets.parallel import chunked, leave_signals_to_the_loop
+from utils import UserError
 from utils.log import hide_bar
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -40,10 +41,10 @@ def find_photos(folder: Path) -> FolderContents:
     """All photos below a folder.
 
     Raises:
-        ValueError: there is no such folder, or a folder in it cannot be read.
+        UserError: there is no such folder, or a folder in it cannot be read.
     """
     if not folder.is_dir():
-        raise ValueError(f"--gallery {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+        raise UserError(f"--gallery {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     stamps: dict[str, tuple[int, int]] = {}
     links = others = 0
     root = os.path.join(folder, "")  # noqa: PTH118
@@ -70,7 +71,7 @@ def _files(folder: str) -> Iterator[os.DirEntry]:
                 elif not entry.name.startswith("."):
                     yield from _files(entry.path)
     except OSError as error:
-        raise ValueError(f"--gallery: {folder} cannot be read ({error.strerror})") from None
+        raise UserError(f"--gallery: {folder} cannot be read ({error.strerror})") from None
 
 
 class PhotoBatch(NamedTuple):

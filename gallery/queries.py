@@ -9,6 +9,7 @@ from pathlib import Path
 from gallery.photos import printable
 from gallery.results import Answer
 from gallery.searcher import Searcher
+from utils import UserError
 from utils.options import opt
 
 log = logging.getLogger("descry")
@@ -27,17 +28,17 @@ class QueryOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST:
-            raise ValueError(f"-k {self.k}: expected 1 to {MOST}")
+            raise UserError(f"-k {self.k}: expected 1 to {MOST}")
         if self.query is not None and not self.query.strip():
-            raise ValueError('--query: empty; describe a person, as in --query "a man in a black jacket"')
+            raise UserError('--query: empty; describe a person, as in --query "a man in a black jacket"')
         if self.query_image is not None and not self.query_image.is_file():
-            raise ValueError(f"--query_image {self.query_image}: no such file")
+            raise UserError(f"--query_image {self.query_image}: no such file")
 
     def texts(self) -> list[str]:
         """The descriptions of ``--query`` and ``--queries``, without empty lines.
 
         Raises:
-            ValueError: the file cannot be read or holds none.
+            UserError: the file cannot be read or holds none.
         """
         texts = [self.query] if self.query is not None else []
         if self.queries is None:
@@ -45,12 +46,12 @@ class QueryOptions:
         try:
             lines = self.queries.read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise ValueError(f"--queries {self.queries}: cannot be read ({error.strerror})") from None
+            raise UserError(f"--queries {self.queries}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"--queries {self.queries}: not UTF-8 text ({error})") from None
+            raise UserError(f"--queries {self.queries}: not UTF-8 text ({error})") from None
         descriptions = [line.strip() for line in lines if line.strip()]
         if not descriptions:
-            raise ValueError(f"--queries {self.queries}: no line holds a description")
+            raise UserError(f"--queries {self.queries}: no line holds a description")
         return texts + descriptions
 
 

@@ -17,6 +17,7 @@ from faiss.contrib.ivf_tools import add_preassigned
 from tqdm import tqdm
 
 from gallery.index import IndexedPhotos, row_slices
+from utils import UserError
 from utils.files import locked, replacing
 from utils.log import hide_bar
 from utils.options import opt
@@ -41,7 +42,7 @@ class RankingOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.ivf_share <= 1:
-            raise ValueError(f"--ivf_share {self.ivf_share:g}: expected a number above 0, at most 1")
+            raise UserError(f"--ivf_share {self.ivf_share:g}: expected a number above 0, at most 1")
 
 
 Ranking = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -156,7 +157,7 @@ def _read(path: Path, photos: IndexedPhotos) -> _Lists | None:
             or not ((lists.list_R >= -1) & (lists.list_R < count)).all()
             or not np.isfinite(lists.centres_LD).all()
         ):
-            raise ValueError("wrong shape, type or values")
+            raise UserError("wrong shape, type or values")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -14,6 +14,7 @@ from datasets.contact_sheet import Row, Tile, draw_sheet
 from gallery.index import IndexedPhotos
 from gallery.photos import printable
 from gallery.searcher import PhotoHit
+from utils import UserError
 
 
 class Answer(NamedTuple):
@@ -39,7 +40,7 @@ def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total:
         the contact sheets.
 
     Raises:
-        ValueError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     sheets = []
     try:
@@ -55,7 +56,7 @@ def write_answers(folder: Path, gallery: Path, answers: Sequence[Answer], total:
             sheets.append(folder / f"{number:03d}_{printable(words)[:40]}.jpg")
             _sheet(answer, gallery, total).save(sheets[-1], quality=90)
     except OSError as error:
-        raise ValueError(f"--output {folder}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--output {folder}: cannot be written ({error.strerror or error})") from None
     return sheets
 
 
@@ -79,7 +80,7 @@ def export(folder: Path, photos: IndexedPhotos, about: dict[str, Any]) -> None:
     """Write the vectors for other programs: ``vectors.npy``, ``photos.jsonl`` (a line per row), ``about.json``.
 
     Raises:
-        ValueError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,4 +89,4 @@ def export(folder: Path, photos: IndexedPhotos, about: dict[str, Any]) -> None:
             file.writelines(json.dumps({"row": row, "path": name}) + "\n" for row, name in enumerate(photos.names))
         (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"--export {folder}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--export {folder}: cannot be written ({error.strerror or error})") from None

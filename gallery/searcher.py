@@ -14,6 +14,7 @@ from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
 from gallery.photos import printable
 from gallery.ranking import Ranking
+from utils import UserError
 
 _TEXTS_AT_ONCE = 64
 
@@ -89,10 +90,10 @@ class Searcher:
 
         Raises:
             IndexError: there is no such photo.
-            ValueError: its path leads out of the gallery.
+            UserError: its path leads out of the gallery.
         """
         name = self.name(position)
         path = (self.gallery / name).resolve()
         if not path.is_relative_to(self.gallery):
-            raise ValueError(f"{printable(name)}: leads out of the gallery {self.gallery}")
+            raise UserError(f"{printable(name)}: leads out of the gallery {self.gallery}")
         return path

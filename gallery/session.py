@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 from gallery.encoder import FeatureEncoder
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
 from gallery.photos import find_photos, photo_batches
@@ -14,10 +14,10 @@ from gallery.ranking import RankingOptions, build_ranking
 from gallery.results import export
 from gallery.searcher import Searcher
 from model.adapters.lora import LoRAOptions
-from model.backbones.clip_tokenizer import shared_tokenizer
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore
-from utils.device import DeviceOptions, pick_device, pick_precision
+from utils import UserError
+from utils.device import DeviceOptions, pick_precision
 from utils.files import file_sha256
 from utils.options import Options, opt
 
@@ -38,7 +38,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.index_batch < 1:
-            raise ValueError(f"--index_batch {self.index_batch}: expected at least 1")
+            raise UserError(f"--index_batch {self.index_batch}: expected at least 1")
 
 
 class SearchSession:
@@ -48,23 +48,21 @@ class SearchSession:
         """Load the checkpoint and name the index; the index is not read yet.
 
         Raises:
-            ValueError: names the flag or file and what is wrong with it.
+            UserError: names the flag or file and what is wrong with it.
         """
         self._flags, self._options = options.get(SearchOptions), options
         run_dir = options.config_file.parent
         self.output = self._flags.output or run_dir / "search" / datetime.now().strftime("%Y%m%d_%H%M%S")
-        precision = pick_precision(options.get(DeviceOptions), pick_device(options.get(DeviceOptions)))
         checkpoint = self._flags.checkpoint or run_dir / "best.pth"
-        restored = restore(checkpoint, options.get)
-        model = restored.model.to(precision.device).eval()
-        log.info("searching with %s on %s", checkpoint, precision.device)
+        restored = restore(checkpoint, options.get, pick_precision(options.get(DeviceOptions)))
+        model = restored.model
+        log.info("searching with %s on %s", checkpoint, model.precision)
         if model.attends_over_batch:
             log.warning(
                 "--php_attention batch: photos and queries are encoded one by one here; scores differ from test.py"
             )
         backbone = options.get(BackboneOptions)
-        length = restored.text_length(options.get(DataOptions).text_length)
-        self._encoder = FeatureEncoder(model, precision, shared_tokenizer(), length, backbone.img_size)
+        self._encoder = FeatureEncoder(model, model.input_format(options.get(DataOptions).text_length))
         # Everything that a feature depends on besides the photo; an index with other values is never used.
         self._about = {
             "checkpoint_sha256": file_sha256(checkpoint),
@@ -72,17 +70,17 @@ class SearchSession:
             "stride_size": backbone.stride_size,
             "lora_alpha": options.get(LoRAOptions).lora_alpha,
             "parsing": asdict(restored.parsing),
-            "precision": str(precision.dtype).removeprefix("torch."),
+            "precision": model.precision.name,
         }
         root = self._flags.index_dir or run_dir / "search" / "index"
         folder = index_folder(root, self._flags.gallery, self._about)
-        self._index = GalleryIndex(folder, self._about, model.clip.sizes.embed_dim)
+        self._index = GalleryIndex(folder, self._about, model.backbone.spec.embed_dim)
 
     def update(self) -> None:
         """Bring the index up to date, and say what the folder holds.
 
         Raises:
-            ValueError: the folder cannot be read, or the index cannot be written or is damaged.
+            UserError: the folder cannot be read, or the index cannot be written or is damaged.
         """
         gallery = self._flags.gallery
         stamps, links, others = find_photos(gallery)
@@ -95,18 +93,18 @@ class SearchSession:
 
     def _encode(self, names: Sequence[str]) -> Iterator[EncodedPhotos]:
         workers = self._options.get(DataOptions).workers
-        size = self._encoder.image_size
+        size = self._encoder.inputs.image_size
         return self._encoder.photos(photo_batches(names, self._flags.gallery, size, self._flags.index_batch, workers))
 
     def open(self) -> Searcher:
         """A searcher over the index as it is now, which is exported first if the flags say so.
 
         Raises:
-            ValueError: the index is empty or damaged, or the export cannot be written.
+            UserError: the index is empty or damaged, or the export cannot be written.
         """
         gallery, photos = self._flags.gallery, self._index.read()
         if not photos.names:
-            raise ValueError(f"--gallery {gallery}: no photo to search; see README, 'Search'")
+            raise UserError(f"--gallery {gallery}: no photo to search; see docs/search.md")
         if self._flags.export is not None:
             export(self._flags.export, photos, {**self._about, "gallery": str(gallery.resolve())})
             log.info("exported %s vectors of length 1 to %s", f"{len(photos.names):,}", self._flags.export)

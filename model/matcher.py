@@ -3,11 +3,10 @@
 Shape letters: P pairs of caption and image, L text positions, M image tokens, D embedding.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from model.checkpoints.archives import load_strict
+from model.checkpoints.restore import RestoredRun
 from model.cross_former import CrossFormer, CrossOptions
 from model.losses.base import Sizes
 from model.losses.itm import ITM, ITMOptions
@@ -34,33 +33,29 @@ class Matcher(nn.Module):
         return logits_P2[:, 1] - logits_P2[:, 0]
 
 
-def restore_matcher(state: Mapping[str, Tensor], width: int, source: str) -> tuple[Matcher, set[str]]:
-    """The matcher in a checkpoint; its depth is read off the weights.
-
-    Args:
-        state: weights under our names.
-        width: embedding size of the towers.
-        source: what to call the checkpoint in an error.
+def restore_matcher(run: RestoredRun) -> tuple[Matcher, set[str]]:
+    """The matcher in a run's checkpoint; its depth is read off the weights.
 
     Returns:
-        the matcher and the keys that it uses.
+        the matcher, on the model's device, and the keys that it uses.
 
     Raises:
         UserError: the run has no matching head, or its weights do not fit.
     """
-    if not any(key.startswith("heads.itm.") for key in state):
+    source = str(run.checkpoint)
+    if not any(key.startswith("heads.itm.") for key in run.state):
         raise UserError(
             f"{source}: has no matching head to rerank with; only runs with itm among their --loss_names have one. "
             "Test it without --rerank"
         )
     weights, used = {}, set()
     for name, root in _SOURCES.items():
-        for key, value in state.items():
+        for key, value in run.state.items():
             if key.startswith(root + "."):
                 weights[name + key.removeprefix(root)] = value
                 used.add(key)
     blocks = "cross_former.transformer.resblocks."
     depth = len({key.removeprefix(blocks).split(".")[0] for key in weights if key.startswith(blocks)})
-    matcher = Matcher(width, max(depth, 1))
+    matcher = Matcher(run.model.backbone.spec.embed_dim, max(depth, 1))
     load_strict(matcher, weights, source)
-    return matcher.eval(), used
+    return matcher.to(run.model.precision.device).eval(), used

@@ -110,6 +110,10 @@ class Retriever(nn.Module):
         """Whether a feature depends on the other samples of its batch."""
         return self.parsing is not None and self.parsing.over_batch
 
+    def expert_use(self) -> dict[str, Tensor]:
+        """Tokens (blocks, experts) that each expert has seen, by modality; empty without experts."""
+        return {} if self.parsing is None else self.parsing.expert_use()
+
     @property
     def needed_fields(self) -> tuple[str, ...]:
         """The batch fields that the heads read, each once."""

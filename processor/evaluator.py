@@ -15,7 +15,7 @@ from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.contact_sheet import Row, Tile, draw_sheet
 from model.retriever import Retriever
 from processor.metrics.ranks import retrieval_metrics
-from processor.metrics.scores import retrieve
+from processor.metrics.scores import Retrieved, retrieve
 from utils.distributed import gather_rows, on_main, world_size
 from utils.log import hide_bar
 
@@ -62,13 +62,18 @@ class Evaluator:
 
     def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
         """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
-        captions, paths = self.split.captions, self.split.paths
-        chosen = [len(captions) * number // queries for number in range(min(queries, len(captions)))]
-        rows = [
-            Row(captions[found.query], [Tile(paths[hit.position], right=hit.right) for hit in found.hits])
-            for found in retrieve(*features, chosen, k)
-        ]
+        total = len(self.split.captions)
+        chosen = [total * number // queries for number in range(min(queries, total))]
+        rows = sheet_rows(retrieve(*features, chosen, k), self.split)
         return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.picture))
+
+
+def sheet_rows(found: Sequence[Retrieved], split: EvaluationSplit) -> list[Row]:
+    """Rows of a contact sheet: queries with the images that they find."""
+    captions, paths = split.captions, split.paths
+    return [
+        Row(captions[each.query], [Tile(paths[hit.position], right=hit.right) for hit in each.hits]) for each in found
+    ]
 
 
 @torch.inference_mode()

@@ -26,6 +26,15 @@ class DeviceOptions:
     )
 
 
+@dataclass(frozen=True)
+class TestDeviceOptions(DeviceOptions):
+    """The same for testing, whose tables must not depend on the machine."""
+
+    precision: str = opt(
+        "fp32", "arithmetic of the network; read from the command line only", choices=("fp32", "auto", "bf16", "fp16")
+    )
+
+
 def pick_device(options: DeviceOptions) -> torch.device:
     """The device that the flags ask for; a CUDA device becomes the current one.
 

@@ -120,6 +120,11 @@ def flags_of(options: type) -> tuple[Flag, ...]:
     return tuple(_flag(field, hints[field.name]) for field in dataclasses.fields(options))
 
 
+def flag_names(*options: type) -> set[str]:
+    """The names of the flags that dataclasses declare."""
+    return {flag.name for each in options for flag in flags_of(each)}
+
+
 def _flag(field: dataclasses.Field, hint: Any) -> Flag:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if optional:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from processor.examples import RawSplit, sheet_rows
+
 import test as test_script
 from analysis.evaluated_run import load_split
 from datasets.batches.evaluation_split import captions_and_paths
@@ -15,7 +17,6 @@ from datasets.contact_sheet import draw_sheet
 from datasets.images.decode import decode
 from model.checkpoints.restore import restore
 from processor.evaluator import encode_split, pids_beside
-from processor.examples import RawSplit, sheet_rows
 from processor.metrics.scores import retrieve
 from utils.device import DeviceOptions, pick_device, pick_precision
 

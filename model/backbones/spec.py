@@ -76,8 +76,11 @@ class Backbone(nn.Module):
     tokenizer: Tokenizer
     weights_file: Path | None = None
     """the file that its weights were read from"""
-    prompts: nn.Module | None = None
-    """learned prompts of both towers, put there by :mod:`model.adapters.prompts`"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: nn.Module | None = None
+        """learned prompts of both towers, put there by :mod:`model.adapters.prompts`"""
 
     @classmethod
     def load(cls, choice: str, options: BackboneOptions) -> "Backbone":

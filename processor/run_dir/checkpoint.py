@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from model.checkpoints.archives import read_torch_file
+from model.retriever import Retriever
 from utils import UserError
 from utils.distributed import on_main
 from utils.files import before, replacing
@@ -60,6 +61,22 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], keep: bool = False)
             torch.save(dict(content), file)
 
     on_main(write)
+
+
+def export_merged(model: Retriever, path: Path) -> None:
+    """Write the towers of a restored model, whose LoRA is merged, as a run without LoRA would.
+
+    Prompts cannot be merged and go along.
+    """
+    write_checkpoint(path, {"model": model.state_dict()})
+    if model.backbone.prompts is not None:
+        log.warning(
+            "--export_merged %s: prompts cannot be merged and are kept as %s.prompts.*; a program that does not know "
+            "them computes different features",
+            path,
+            model.backbone.name,
+        )
+    log.info("towers with LoRA merged: %s", path)
 
 
 def set_seed(seed: int) -> None:

@@ -1,12 +1,13 @@
-"""Word deletion: what is left equals tokenising the shortened caption."""
+"""Captions as training changes them: words deleted, masked for the model to guess, or hidden."""
 
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from datasets.captions import WordDeletion
-from model.backbones.clip_tokenizer import Tokenizer, clean
+from datasets.captions import AugmentOptions, WordDeletion, hide_tokens, mask_tokens
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, Tokenizer, clean
 
 CAPTIONS = [
     "A man with a grey T-shirt, carrying a (red) umbrella; he's walking.",
@@ -15,6 +16,7 @@ CAPTIONS = [
     " ".join(f"word{n}" for n in range(90)),
     "",
 ]
+TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
 
 
 class Fixed:
@@ -29,7 +31,7 @@ class Fixed:
 
 
 def test_equals_tokenising_the_shortened_caption():
-    tokenizer, deletion, rng = Tokenizer(), WordDeletion(CAPTIONS, 77, 0.3), random.Random(0)
+    tokenizer, deletion, rng = ClipTokenizer(), WordDeletion(CAPTIONS, 77, 0.3), random.Random(0)
     for index, caption in enumerate(CAPTIONS):
         words = clean(caption).split(" ") if clean(caption) else []
         for _ in range(20):
@@ -43,7 +45,7 @@ def test_equals_tokenising_the_shortened_caption():
 
 def test_a_word_always_stays():
     deletion = WordDeletion(CAPTIONS, 20, 1.0)
-    tokenizer = Tokenizer()
+    tokenizer = ClipTokenizer()
     assert torch.equal(torch.from_numpy(deletion(1, np.random.default_rng(0))), tokenizer("woman", 20)[0])
     words = tokenizer.words(CAPTIONS[0])
     kept = {tuple(deletion(0, np.random.default_rng(n))[1:-1]) for n in range(200)}
@@ -55,3 +57,40 @@ def test_the_share_is_the_probability():
     full = (deletion(0, Fixed([1.0] * 90)) != 0).sum() - 2
     left = [(deletion(0, np.random.default_rng(n)) != 0).sum() - 2 for n in range(200)]
     assert 0.88 < np.mean(left) / full < 0.92
+
+
+def test_masking_follows_the_published_rates():
+    tokens = np.zeros(77, np.int64)
+    tokens[:42] = [49406, *range(1000, 1040), 49407]
+    chosen = masked = kept = 0
+    for seed in range(3000):
+        ids, labels = mask_tokens(tokens, np.random.default_rng(seed), AugmentOptions())
+        where = labels > 0
+        assert where.any() and not where[0] and not where[41:].any()
+        assert (labels[where] == tokens[where]).all() and (ids[~where] == tokens[~where]).all()
+        chosen += where.sum()
+        masked += (ids[where] == MASK_ID).sum()
+        kept += (ids[where] == tokens[where]).sum()
+    assert chosen / (3000 * 40) == pytest.approx(0.15, abs=0.003)
+    assert masked / chosen == pytest.approx(0.8, abs=0.01)
+    assert kept / chosen == pytest.approx(0.1, abs=0.01)
+
+
+def test_something_is_always_masked():
+    tokens = np.array([49406, 320, 786, 49407, 0])
+    options = AugmentOptions(mask_probability=0.0)
+    ids, labels = mask_tokens(tokens, np.random.default_rng(0), options)
+    assert ids.tolist() == [49406, MASK_ID, 786, 49407, 0]
+    assert labels.tolist() == [0, 320, 0, 0, 0]
+
+
+def test_half_of_the_tokens_are_hidden_and_the_first_always():
+    hidden = np.stack([hide_tokens(TOKENS, np.random.default_rng(seed)) for seed in range(400)]) == MASK_ID
+    assert hidden[:, 1].all()
+    assert hidden[:, 2:41].mean(axis=0) == pytest.approx(0.5, abs=0.1)
+    assert not hidden[:, [0, 41, 42, 43]].any()
+
+
+def test_an_empty_caption_keeps_its_end():
+    empty = np.array([START_ID, END_ID, 0])
+    assert (hide_tokens(empty, np.random.default_rng(0)) == empty).all()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
-from tests.helpers.runs import ROOT
 from tests.helpers.colours import unit_rows
+from tests.helpers.runs import ROOT
 
 DIM = 16
 

@@ -11,11 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
 from gallery.photos import printable
 from gallery.queries import QueryOptions
 from gallery.results import Answer, export, write_answers
 from gallery.searcher import PhotoHit, Searcher
+from model.backbones import load_backbone
+from model.backbones.spec import BackboneOptions
+from model.retriever import Retriever
 from tests.helpers.colours import COLOURS, SIZE, ColourModel, colour_encoder, colour_searcher, paint, unit_rows
 
 
@@ -59,15 +63,25 @@ def test_padding_is_kept_for_a_model_that_reads_it():
     lengths = []
 
     class Watching(ColourModel):
-        def encode_text(self, ids_BL: torch.Tensor) -> NamedTuple:
-            lengths.append(ids_BL.shape[1])
-            return super().encode_text(ids_BL)
+        def encode_text(self, ids_BL: torch.Tensor, lengths_B: torch.Tensor) -> NamedTuple:
+            lengths.append((ids_BL.shape[1], lengths_B.tolist()))
+            return super().encode_text(ids_BL, lengths_B)
 
     for reads_padding in (False, True):
-        model = Watching()
-        model.reads_padding = reads_padding
-        colour_encoder(model).texts(["red", "red hat"])
-    assert lengths == [4, 6]
+        colour_encoder(Watching(), reads_padding).texts(["red", "red hat"])
+    assert lengths == [(4, [3, 4]), (6, [3, 4])]
+
+
+def test_queries_with_id_0_inside_keep_their_end():
+    model = Retriever(load_backbone(BackboneOptions("tiny"))).eval()
+    encoder = FeatureEncoder(model, model.input_format(77))
+    texts = ["a man in black !(", "a woman in a red coat !("]
+    alone_QD = np.concatenate([encoder.texts([text]) for text in texts])
+    with torch.inference_mode():
+        whole_QD = model.encode_text(*encoder.inputs.tokenizer(texts, 77)).pooled
+    expected_QD = torch.nn.functional.normalize(whole_QD, dim=1).numpy()
+    np.testing.assert_allclose(alone_QD, expected_QD, atol=1e-5)
+    assert alone_QD[0] @ alone_QD[1] < 0.999
 
 
 def test_threads_do_not_disturb_each_other(searcher: Searcher):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets.images.cache
+import processor.run_dir.run_dir
 import processor.trainer
 import train as train_script
 from datasets.images.decode import load_resized
@@ -46,6 +47,7 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
         slow_images: whether it takes long to read an image.
     """
     os.setpgid(0, 0)  # a group, as a shell gives to a command, so that Ctrl-C can be sent to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts "pytest &" with SIGINT ignored
     sys.argv = ["train.py", *argv]
     sys.stdout = sys.stderr = said.open("a", buffering=1)
     left = {"step": -1, "write": -1} | dict([dies] if dies else [])
@@ -62,7 +64,7 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
         return call
 
     processor.trainer.Trainer.step = counted("step", processor.trainer.Trainer.step)
-    processor.trainer.write_checkpoint = counted("write", write_checkpoint)
+    processor.run_dir.run_dir.write_checkpoint = counted("write", write_checkpoint)
     if slow_images:
         datasets.images.cache.load_resized = lambda path, size: time.sleep(0.05) or load_resized(path, size)
     run_command(train_script.main, argv)

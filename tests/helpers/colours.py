@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.augmentation import MEAN, STD
 from gallery.encoder import FeatureEncoder
 from gallery.index import GalleryIndex
 from gallery.photos import find_photos, photo_batches
 from gallery.ranking import RankingOptions, build_ranking
 from gallery.searcher import Searcher
 from utils.device import Precision
+from utils.inputs import InputFormat, Tokenizer, Tokens
 
 SIZE = (8, 4)
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}
@@ -27,30 +27,31 @@ class Pooled(NamedTuple):
 class ColourModel:
     """Features are mean colours; a word counts as its pure colour, and the rest of a batch shifts them on request."""
 
-    reads_padding = False
+    precision = Precision(torch.device("cpu"), torch.float32)
 
     def __init__(self, attends_over_batch: bool = False) -> None:
         self.attends_over_batch = attends_over_batch
 
     def encode_image(self, images_BCHW: Tensor) -> Pooled:
-        return self._shifted(images_BCHW.mean(dim=(2, 3)) * torch.tensor(STD) + torch.tensor(MEAN))
+        return self._shifted(images_BCHW.mean(dim=(2, 3)))
 
-    def encode_text(self, ids_BL: Tensor) -> Pooled:
+    def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Pooled:
         return self._shifted(torch.stack([(ids_BL == number).any(dim=1).float() for number in (1, 2, 3)], dim=1))
 
     def _shifted(self, x_BD: Tensor) -> Pooled:
         return Pooled(x_BD + x_BD.sum(dim=0) if self.attends_over_batch else x_BD)
 
 
-class Words:
+class Words(Tokenizer):
     """1, 2, 3 for the colours, 9 for any other word, 8 at both ends."""
 
     def encode(self, text: str) -> list[int]:
         return [list(COLOURS).index(word) + 1 if word in COLOURS else 9 for word in text.split()]
 
-    def __call__(self, texts: list[str], length: int) -> Tensor:
+    def __call__(self, texts: list[str], length: int) -> Tokens:
         rows = [[8, *self.encode(text)[: length - 2], 8] for text in texts]
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        ids_NL = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        return Tokens(ids_NL, torch.tensor([len(row) for row in rows]))
 
 
 def paint(path: Path, colour: str, size: tuple[int, int] = (20, 40)) -> None:
@@ -59,8 +60,9 @@ def paint(path: Path, colour: str, size: tuple[int, int] = (20, 40)) -> None:
     Image.new("RGB", size, COLOURS[colour]).save(path)
 
 
-def colour_encoder(model: ColourModel | None = None) -> FeatureEncoder:
-    return FeatureEncoder(model or ColourModel(), Precision(torch.device("cpu"), torch.float32), Words(), 6, SIZE)
+def colour_encoder(model: ColourModel | None = None, reads_padding: bool = False) -> FeatureEncoder:
+    inputs = InputFormat(Words(), 6, reads_padding, SIZE, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    return FeatureEncoder(model or ColourModel(), inputs)
 
 
 def colour_index(gallery: Path, folder: Path) -> GalleryIndex:

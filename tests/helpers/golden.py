@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import train
-from model.backbones.clip import CLIP, at_resolution, sizes_of
+from datasets.batches.fields import TEXT_FIELDS
+from model.backbones.clip import CLIP
 from model.backbones.spec import BackboneOptions
-from model.build import LossOptions, TrainCounts, build_retriever, head_names
+from model.build import LossOptions, build_retriever
 from model.checkpoints.archives import load_strict
 from model.checkpoints.published import has_published_parsing, our_names
-from model.checkpoints.published_eccl import is_eccl
+from model.checkpoints.published.eccl import is_eccl
 from model.retriever import Retriever, Step
 from solver.optimizer import SolverOptions, build_optimizer
 from utils.options import Options
@@ -91,14 +92,14 @@ class Case:
     def _flags(self, *more: str) -> Options:
         argv = [*self.json["argv"], "--img_size", *map(str, self.json["img_size"]), *more]
         options = train.read_flags(argv)
-        if more and "aux" not in head_names(options.get(LossOptions).loss_names):
+        if more and "aux" not in options.get(LossOptions).names:
             options = train.read_flags([*ALWAYS_PARSES, *argv])
         return options
 
     @property
     def losses(self) -> tuple[str, ...]:
         """Names of the losses."""
-        return head_names(self.options.get(LossOptions).loss_names)
+        return self.options.get(LossOptions).names
 
     @property
     def moments(self) -> list[Moment]:
@@ -118,6 +119,9 @@ class Case:
             batch["mlm_positions"] = batch["mlm_labels"].flatten().nonzero().squeeze(1)
         if "mlm_ids" in batch:
             batch.setdefault("caption_ids_aug", batch["mlm_ids"])
+        for field in TEXT_FIELDS:
+            if field in batch:  # the end token has the largest id
+                batch[f"{field}_lengths"] = batch[field].argmax(dim=1) + 1
         return batch
 
     def features(self, kind: str, variant: str = "") -> Tensor:
@@ -136,10 +140,10 @@ class Case:
         state, unknown = our_names(self.part("model"), lora_is_merged=False)
         assert not unknown, f"{self.folder.name}: no name of ours for {unknown}"
         state |= self.banks(banks)
-        clip = CLIP(at_resolution(sizes_of(state, "clip."), options.get(BackboneOptions)))
+        towers = {key.removeprefix("clip."): value for key, value in state.items() if key.startswith("clip.")}
+        clip = CLIP.from_state(towers, options.get(BackboneOptions), self.folder.name)
         pairs, images = (len(state.get(BANKS[name], ())) for name in ("img_memory", "instance_pids"))
-        train_counts = TrainCounts(self.json["num_classes"], pairs, images)
-        model = build_retriever(clip, options.get(LossOptions).loss_names, options.get, train_counts)
+        model = build_retriever(clip, options.get, self.json["num_classes"], images, pairs)
         load_strict(model, {key: value for key, value in state.items() if is_part(model, key)}, self.folder.name)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -183,12 +187,13 @@ def pooled_features(model: Retriever, batch: dict[str, Tensor]) -> tuple[Tensor,
     """Features of images and captions, as in evaluation."""
     model.eval()
     with torch.no_grad():
-        return model.encode_image(batch["images"]).pooled, model.encode_text(batch["caption_ids"]).pooled
+        texts = model.encode_text(batch["caption_ids"], batch["caption_ids_lengths"])
+        return model.encode_image(batch["images"]).pooled, texts.pooled
 
 
 def check_losses(case: Case, moment: Moment, step: Step) -> None:
     """Compare every recorded value."""
-    names = {"mem_loss": "memory_soft_loss"}
+    names = {"mem_loss": "memory_soft_loss", "img_acc": "id_img_acc", "txt_acc": "id_txt_acc"}
     if "itc1" in case.losses:
         names["sdm_loss"] = "itc1_loss"
     for name, value in case.json["losses"][moment.name].items():
@@ -247,5 +252,5 @@ def check_trajectory(case: Case) -> None:
         assert step.loss.item() == pytest.approx(value, rel=tolerance), f"step {number + 1}"
         optimizer.zero_grad()
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         optimizer.step()

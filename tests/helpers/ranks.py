@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 import test
 import train
-from model.backbones.clip import load_clip
-from model.backbones.spec import BackboneOptions
-from model.build import LossOptions, TrainCounts, build_retriever
-from model.losses.base import PairFeatures
+from model.backbones import BackboneOptions, load_backbone
+from model.build import build_retriever
+from model.losses.base import PairFeatures, TrainingPass
 from model.retriever import Retriever
 from processor.trainer import Trainer
 from tests.helpers.runs import SMALL
@@ -64,11 +63,11 @@ def build(flags: list[str]) -> Retriever:
     """A small model in training mode, with filled banks and without dropout, which no two processes share."""
     torch.manual_seed(0)
     options = train.read_flags(["--pretrain_choice", "tiny", "--img_size", "32", "32", *flags])
-    names = options.get(LossOptions).loss_names
-    clip = load_clip(options.get(BackboneOptions))
-    model = build_retriever(clip, names, options.get, TrainCounts(IDS, PAIRS, IMAGES))
-    features = torch.randn(2, PAIRS, clip.sizes.embed_dim)
-    model.fill_banks(PairFeatures(*features, torch.arange(PAIRS) % IDS, torch.arange(PAIRS) // 2))
+    backbone = load_backbone(options.get(BackboneOptions))
+    model = build_retriever(backbone, options.get, IDS, IMAGES, PAIRS)
+    features = torch.randn(2, PAIRS, backbone.spec.embed_dim)
+    pairs = PairFeatures(*features, torch.arange(PAIRS) % IDS, torch.arange(PAIRS) // 2)
+    model.before_epoch(TrainingPass(1, lambda: pairs))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -85,12 +84,16 @@ def whole_batch(number: int, size: int) -> dict[str, Tensor]:
     labels = torch.zeros(size, 77, dtype=torch.int64)
     labels[torch.arange(size), 1 + torch.arange(size) % 5] = 7
     labels[0, 2:6] = 9
+    lengths = torch.full((size,), 13)
     return {
         "images": torch.randn(size, 3, 32, 32, generator=draw),
         "images_aug": torch.randn(size, 3, 32, 32, generator=draw),
         "caption_ids": captions[0],
+        "caption_ids_lengths": lengths,
         "caption_ids_aug": captions[1],
+        "caption_ids_aug_lengths": lengths.clone(),
         "mlm_ids": captions[2],
+        "mlm_ids_lengths": lengths.clone(),
         "mlm_labels": labels,
         "pids": index % IDS,
         "image_ids": index // 2,
@@ -118,7 +121,7 @@ def steps(flags: list[str]) -> dict[str, dict[str, dict[str, Tensor]]]:
         step, views = forward(share_of(whole_batch(number, bounds[-1]), bounds), epoch=1 + number)
         optimizer.zero_grad()
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         grads = {key: value.grad.clone() for key, value in trained.items() if value.grad is not None}
         buffers = {key: value.clone() for key, value in model.named_buffers()}
         seen[name] = {"scalars": step.report, "grads": grads, "buffers": buffers}

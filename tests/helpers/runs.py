@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +31,18 @@ def python(script: str, *args: object, **kwargs: object) -> subprocess.Completed
     command = [sys.executable, script, *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, **kwargs)
+
+
+def started(script: str, *args: object) -> subprocess.Popen:
+    """A script on its own, in a process group that Ctrl-C can be sent to; its output is in one pipe.
+
+    A shell starts "pytest &" with SIGINT ignored, which children inherit, so this one gets the usual handler back.
+    """
+    command = [sys.executable, script, *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=restore, **pipes)
 
 
 def table(text: str, task: str = "t2i") -> list[float]:

@@ -4,9 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ import yaml
 
 import test as test_script
 import train as train_script
-from tests.helpers.runs import ROOT, SMALL, python, same_tensors, table
+from tests.helpers.runs import SMALL, python, same_tensors, started, table
 from utils.options import load_train_configs
 
 
@@ -84,9 +81,7 @@ def test_interrupted_run_continues_bit_identically(data_root: Path, tmp_path: Pa
     flags = [*SMALL, "--root_dir", str(data_root), "--img_aug", "--loss_names", "sdm+id+mlm+itm", "--log_period", "1"]
     flags += ["--num_epoch", "3", "--batch_size", "4", "--precision", "fp32"]
     train_script.main([*flags, "--run_dir", str(tmp_path / "whole")])
-    command = [sys.executable, "train.py", *flags, "--run_dir", str(tmp_path / "cut"), "--num_workers", "2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes) as process:
+    with started("train.py", *flags, "--run_dir", tmp_path / "cut", "--num_workers", "2") as process:
         for line in process.stdout:
             if "epoch 2 step 3/" in line:
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
@@ -145,14 +140,15 @@ def test_not_a_number_stops_training_and_keeps_the_last_good_state(
         assert model and all(torch.isfinite(value).all() for value in model.values())
 
 
-def test_help_is_quick_and_fits_80_columns():
-    started = time.perf_counter()
-    done = python("train.py", "--help")
-    seconds = time.perf_counter() - started
+@pytest.mark.parametrize(("script", "flag"), [("train", "loss_names"), ("test", "rerank"), ("search", "gallery")])
+def test_help_fits_80_columns_and_loads_nothing_heavy(script: str, flag: str):
+    done = python("-X", "importtime", f"{script}.py", "--help")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "losses:" in done.stdout and "--loss_names" in done.stdout
-    print(f"train.py --help took {seconds:.1f} s")
+    assert f"--{flag}" in done.stdout
+    loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "torch" in loaded, "else the list below would say nothing"
+    assert not loaded & {"matplotlib", "flask", "faiss", "tensorboard", "ftfy", "open_clip", "transformers", "pandas"}
 
 
 def test_custom_folder(data_root: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ import torch
 import test as test_script
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
-from model.backbones.clip import load_clip
+from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
 from model.build import LossOptions
 from model.checkpoints.published import has_published_parsing, our_names
-from model.checkpoints.restore_encoder import restore_encoder
+from model.checkpoints.restore import RestoredRun, restore_encoder
 from model.losses import HEADS
 from model.matcher import restore_matcher
 from tests.helpers.golden import (
@@ -29,7 +30,6 @@ from tests.helpers.golden import (
     check_trajectory,
     core_params,
     params,
-    pooled_features,
 )
 from utils.command import parse
 
@@ -58,7 +58,7 @@ def test_losses_gradients_and_memories(case: Case):
         step, views = model(case.batch(moment.batch), moment.epoch)
         check_losses(case, moment, step)
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         check_banks(case, model, moment.after)
     check_gradients(case, model)
 
@@ -119,7 +119,7 @@ def test_towers_start_from_their_clip_archive(case: Case):
         pytest.skip("this case has no clip.pt")
     backbone = dataclasses.replace(case.options.get(BackboneOptions), pretrain_choice=str(case.folder / "clip.pt"))
     trained = case.retriever().clip.state_dict()
-    for name, value in load_clip(backbone).state_dict().items():
+    for name, value in load_backbone(backbone).state_dict().items():
         torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3, msg=name)
 
 
@@ -161,9 +161,11 @@ def test_the_matcher_of_a_published_checkpoint_is_the_one_of_training(case: Case
         pytest.skip("this case has no matching head")
     state, unknown = our_names({**published(case), "module.text_encoder.pooler.dense.weight": torch.zeros(2, 2)})
     model, batch = case.retriever(), case.batch()
-    matcher, used = restore_matcher(state, pooled_features(model, batch)[0].shape[1], "best.pth")
+    run = RestoredRun(Path("best.pth"), model, state, (), (), ParsingOptions())
+    matcher, used = restore_matcher(run)
     assert not unknown and {key.split(".")[1] for key in used} == {"cross_former", "itm"}
     with torch.no_grad():
-        text, image = model.encode_text(batch["caption_ids"]).tokens, model.encode_image(batch["images"]).tokens
+        text = model.encode_text(batch["caption_ids"], batch["caption_ids_lengths"]).tokens
+        image = model.encode_image(batch["images"]).tokens
         logits = model.heads["itm"].match(model.parts["cross_former"], text, image)
         torch.testing.assert_close(matcher(text, image), logits[:, 1] - logits[:, 0])

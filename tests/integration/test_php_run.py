@@ -10,7 +10,7 @@ import yaml
 import test as script
 import train
 from datasets.batches.evaluation_split import eval_data
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 from datasets.records import ImageRecord
 from model.adapters.parsing import LEAK
 from model.backbones.clip import load_clip

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import search as search_script
-from datasets.augmentation import eval_view
+from datasets.augmentation import normalise
 from datasets.images.decode import load_resized
-from model.backbones.clip_tokenizer import Tokenizer
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore
 from tests.helpers.runs import python
@@ -50,14 +49,15 @@ def ranked(text: str) -> list[tuple[float, str]]:
 def naive(trained: Path, gallery: Path, text: str) -> list[tuple[float, str]]:
     """Cosines one by one, best first, from the parts that test.py uses."""
     backbone = BackboneOptions("tiny", (64, 32))
-    model = restore(trained / "best.pth", lambda kind: backbone if kind is BackboneOptions else kind()).model.eval()
+    model = restore(trained / "best.pth", lambda kind: backbone if kind is BackboneOptions else kind()).model
+    inputs = model.input_format(77)
     with torch.inference_mode():
-        query = model.encode_text(Tokenizer()(text)).pooled[0]
+        query = model.encode_text(*inputs.tokenizer([text], 77)).pooled[0]
         scores = []
         for path in gallery.rglob("*.jpg"):
             if path.name != "broken.jpg":
                 pixels = torch.from_numpy(load_resized(path, (64, 32)))[None]
-                feature = model.encode_image(eval_view(pixels)).pooled[0]
+                feature = model.encode_image(normalise(pixels, inputs.pixel_mean, inputs.pixel_std)).pooled[0]
                 scores.append((torch.cosine_similarity(query, feature, dim=0).item(), str(path)))
     return sorted(scores, reverse=True)
 
@@ -127,10 +127,12 @@ def test_export(trained: Path, photos: Path, tmp_path: Path, capsys: pytest.Capt
     about = json.loads((tmp_path / "out" / "about.json").read_text())
     assert vectors_ND.shape == (20, 64) and len(paths) == 20 and about["img_size"] == [64, 32]
     backbone = BackboneOptions("tiny", (64, 32))
-    model = restore(trained / "best.pth", lambda kind: backbone if kind is BackboneOptions else kind()).model.eval()
+    model = restore(trained / "best.pth", lambda kind: backbone if kind is BackboneOptions else kind()).model
     with torch.inference_mode():
         pixels = torch.from_numpy(load_resized(photos / paths[7], (64, 32)))[None]
-        expected = torch.nn.functional.normalize(model.encode_image(eval_view(pixels)).pooled, dim=1)[0]
+        spec = model.backbone.spec
+        encoded = model.encode_image(normalise(pixels, spec.pixel_mean, spec.pixel_std))
+        expected = torch.nn.functional.normalize(encoded.pooled, dim=1)[0]
     np.testing.assert_allclose(vectors_ND[7], expected.numpy(), atol=1e-5)
 
 

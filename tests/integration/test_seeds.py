@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train as train_script
-from processor.metrics.table import METRICS
+from processor.metrics import METRICS
 from processor.run_dir import record
 from processor.run_dir.seeds import mean_and_std
 from tests.helpers.runs import ROOT, SMALL, same_tensors

@@ -6,13 +6,13 @@ from torch import nn
 
 from model.backbones.clip import load_clip
 from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever, model_groups
+from model.build import TrainCounts, build_retriever, model_options
 from solver.optimizer import SolverOptions, build_optimizer, lr_and_decay
 from utils.command import parse
 
 
 def retriever(loss_names: str):
-    options = parse(model_groups(), ["--pretrain_choice", "tiny", "--img_size", "32", "32"], "test")
+    options = parse(model_options(), ["--pretrain_choice", "tiny", "--img_size", "32", "32"], "test")
     return build_retriever(load_clip(options.get(BackboneOptions)), loss_names, options.get, TrainCounts(9, 20, 20))
 
 

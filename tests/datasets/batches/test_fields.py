@@ -1,50 +1,33 @@
-"""What a batch holds: masking, trimming, aliases, and that randomness depends on (seed, epoch, sample) alone."""
+"""What a batch holds: trimming, aliases, second views, and that randomness depends on (seed, epoch, sample) alone."""
 
 import numpy as np
 import pytest
 import torch
+from datasets.options import DataOptions
 
+from datasets.augmentation import PAD
 from datasets.batches.evaluation_split import eval_data
-from datasets.batches.fields import aliases, fields_to_make, producers_for, trim
-from datasets.batches.options import DataOptions
+from datasets.batches.fields import Sample, aliases, fields_to_make, producers_for, trim
 from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
-from datasets.captions import AugmentOptions, mask_tokens
+from datasets.captions import AugmentOptions
 from datasets.images.source import Images
 from datasets.rstpreid import load
-from model.backbones.clip_tokenizer import MASK_ID
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
 
 ALL = ("images", "caption_ids", "mlm_ids", "mlm_labels", "mlm_positions", "pids", "image_ids", "index")
+TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
+BOTH = ("images", "caption_ids", "images_aug", "caption_ids_aug")
+
+
+def produce(fields: tuple[str, ...], options: AugmentOptions, index: int = 0) -> dict[str, np.ndarray]:
+    sample = Sample(1, 1, index, 0, 0, TOKENS, (96, 32))
+    return {name: value for make in producers_for(fields) for name, value in make(sample, options).items()}
 
 
 @pytest.fixture(scope="module")
 def pairs(data_root) -> TrainPairs:
     records = load(data_root).train
     return TrainPairs(records, Images((32, 16)), ALL, ("mlm_ids",), AugmentOptions(img_aug=True), 77, seed=3)
-
-
-def test_masking_follows_the_published_rates():
-    tokens = np.zeros(77, np.int64)
-    tokens[:42] = [49406, *range(1000, 1040), 49407]
-    chosen = masked = kept = 0
-    for seed in range(3000):
-        ids, labels = mask_tokens(tokens, np.random.default_rng(seed), AugmentOptions())
-        where = labels > 0
-        assert where.any() and not where[0] and not where[41:].any()
-        assert (labels[where] == tokens[where]).all() and (ids[~where] == tokens[~where]).all()
-        chosen += where.sum()
-        masked += (ids[where] == MASK_ID).sum()
-        kept += (ids[where] == tokens[where]).sum()
-    assert chosen / (3000 * 40) == pytest.approx(0.15, abs=0.003)
-    assert masked / chosen == pytest.approx(0.8, abs=0.01)
-    assert kept / chosen == pytest.approx(0.1, abs=0.01)
-
-
-def test_something_is_always_masked():
-    tokens = np.array([49406, 320, 786, 49407, 0])
-    options = AugmentOptions(mask_probability=0.0)
-    ids, labels = mask_tokens(tokens, np.random.default_rng(0), options)
-    assert ids.tolist() == [49406, MASK_ID, 786, 49407, 0]
-    assert labels.tolist() == [0, 320, 0, 0, 0]
 
 
 def test_batches_hold_what_was_asked_for(pairs: TrainPairs):
@@ -116,3 +99,21 @@ def test_evaluation_covers_every_caption_and_image_once(data_root):
     for place, ids in split.text_batches:
         assert (ids == 49407).any(dim=1).all(), "no caption is cut by batching"
         assert len(place) == len(ids)
+
+
+@pytest.mark.parametrize("img_aug", [False, True])
+def test_beside_an_augmented_view_the_image_is_plain(img_aug: bool):
+    options = AugmentOptions(img_aug=img_aug, MLM=True)
+    made = [produce(BOTH, options, index) for index in range(50)]
+    assert all((fields["images"] == (0, PAD, PAD, 0, 0, 0, 0)).all() for fields in made)
+    assert len({tuple(fields["images_aug"]) for fields in made}) > 40
+    assert any(produce(("images",), options, index)["images"][0] for index in range(50)), "alone it is flipped"
+
+
+def test_beside_a_masked_view_the_caption_is_clean():
+    options = AugmentOptions(MLM=True)
+    assert fields_to_make(BOTH, options) == BOTH
+    assert not aliases(BOTH, options)
+    made = produce(BOTH, options)
+    assert (made["caption_ids"] == TOKENS).all()
+    assert (made["caption_ids_aug"] == MASK_ID).any()

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from datasets.batches.evaluation_split import ImageBatches
-from datasets.batches.options import DataOptions
+from datasets.options import DataOptions
 from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
-from datasets.images.prefetch import pixels_ahead
+from datasets.images.prefetch import prefetched
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
 from datasets.records import Dataset, ImageRecord
@@ -72,7 +72,7 @@ def test_an_error_comes_at_the_turn_of_its_batch_and_nothing_is_read_for_nobody(
 
     seen = []
     with pytest.raises(ImageError, match="2.jpg"):
-        for number, pixels in pixels_ahead(range(1000), pixels_of):
+        for number, pixels in prefetched(range(1000), pixels_of):
             seen.append((number, int(pixels)))
     assert seen == [(0, 0), (1, 1)]
     assert len(asked) < 10

@@ -165,7 +165,7 @@ def test_adapters_work_with_every_loss(flags):
         model = build(name, **flags).train()
         step, views = model(batch())
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
         assert torch.isfinite(step.loss), name
         assert all(p.grad is not None for n, p in model.clip.named_parameters() if p.requires_grad), name
 

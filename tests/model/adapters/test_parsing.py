@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from model.checkpoints.restore_encoder import restore_encoder
 
 import train
 from analysis.method_sections import expert_table
@@ -13,7 +14,6 @@ from model.adapters.parsing import Parsing, ParsingOptions
 from model.backbones.clip import load_clip
 from model.backbones.spec import BackboneOptions, Encoded
 from model.build import LossOptions, TrainCounts, build_retriever
-from model.checkpoints.restore_encoder import restore_encoder
 from model.retriever import Retriever
 
 SMALL = ParsingOptions(cnum=3, num_experts=5, topk=2, reduction=4, moe_layers=2, moe_heads=4)

@@ -21,7 +21,7 @@ carrying knee-length polka-dot 2 33 left/right "logo" (red) looks towards camera
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer()
+    return ClipTokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from model.checkpoints.published.eccl import is_eccl
+from model.checkpoints.restore_encoder import restore_encoder
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 
 from model.adapters.lora import LoRAOptions, merged
 from model.backbones.spec import BackboneOptions
-from model.build import model_groups
+from model.build import model_options
 from model.checkpoints.published import our_names
-from model.checkpoints.published_eccl import is_eccl
-from model.checkpoints.restore_encoder import restore_encoder
-from processor.run_dir.published_flags import PUBLISHED_WITHOUT_EFFECT
 from tests.helpers.golden import Case, check_features, params
 from utils.command import parse
 
@@ -38,7 +38,7 @@ def test_golden_a_published_run_gives_its_features(case: Case):
     state, unknown = our_names(saved_by_the_published_program(case))
     assert not unknown and not any("lora_" in key for key in state)
     flags = parse(
-        model_groups(),
+        model_options(),
         ["--config_file", str(case.folder / "configs.yaml")],
         "",
         PUBLISHED_WITHOUT_EFFECT,

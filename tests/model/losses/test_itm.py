@@ -175,9 +175,16 @@ def test_the_temperature_survives_an_absurd_learning_rate():
     assert [value.item() for value in seen] == pytest.approx([0.07, *[itm.LEAST_TEMPERATURE] * 5])
 
 
-def test_two_forward_passes_before_one_backward():
-    model = make_model()
-    (model(make_batch())[0].loss + model(make_batch())[0].loss).backward()
+def test_two_forward_passes_before_one_backward_add_their_gradients(likeliest_negative):
+    model, batches = make_model(), (make_batch(), make_batch())
+    for batch in batches:
+        model(batch)[0].loss.backward()
+    apart = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    sum(model(batch)[0].loss for batch in batches).backward()
+    assert apart
+    for name, gradient in apart.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, msg=name)
 
 
 def test_fields():

@@ -97,7 +97,7 @@ def test_a_head_from_filling_to_update(kind):
     term = head(views)
     term.loss.backward()
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    head.after_backward(views)
+    head.after_step(views)
     changed = {
         n: (value != before[n]).reshape(len(value), -1).any(1).nonzero().flatten().tolist()
         for n, value in head.state_dict().items()
@@ -115,4 +115,4 @@ def test_momentum_means_what_the_losses_make_of_it(losses, bank, sgd, tmp_path):
         options = parse({"all": [BankOptions, SolverOptions]}, argv, "").moved("momentum", momentum_flag(losses))
         assert (options.get(BankOptions).bank_momentum, options.get(SolverOptions).sgd_momentum) == (bank, sgd)
     options = parse({"all": [BankOptions, SolverOptions]}, [*argv, "--bank_momentum", "0.5"], "")
-    assert options.moved("momentum", "bank_momentum").get(BankOptions).bank_momentum == 0.5
+    assert options.renamed("momentum", "bank_momentum").get(BankOptions).bank_momentum == 0.5

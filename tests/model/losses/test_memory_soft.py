@@ -106,7 +106,7 @@ def test_banks_are_filled_and_then_follow():
     first, second = torch.randn(2, 4), torch.randn(2, 4, requires_grad=True)
     views = views_of(first, -first, [3, 1], epoch=1)
     assert head(views).loss == 0
-    head.after_backward(views)
+    head.after_step(views)
     assert torch.equal(head.image_bank[[3, 1]], first)
     assert not head.image_bank[[0, 2, 4]].any()
     views = views_of(second, -second, [1, 3], epoch=2)
@@ -114,7 +114,7 @@ def test_banks_are_filled_and_then_follow():
     loss = head(views).loss
     assert torch.equal(head.image_bank, before), "the loss reads the bank as it was before this batch"
     loss.backward()
-    head.after_backward(views)
+    head.after_step(views)
     torch.testing.assert_close(head.image_bank[[1, 3]], 0.75 * second.detach() + 0.25 * first.flip(0))
     torch.testing.assert_close(head.text_bank, -head.image_bank)
     assert not head.image_bank.requires_grad
@@ -126,7 +126,7 @@ def test_report_counts_neighbours_and_how_many_are_right():
     features = F.normalize(torch.tensor([[1.0, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]))
     fill = views_of(features, features, [0, 1, 2, 3], epoch=1)
     head(fill)
-    head.after_backward(fill)
+    head.after_step(fill)
     assert head.epoch_report(torch.zeros(4)) == "", "nothing is associated in the first epoch"
     head(views_of(features[:2], features[:2], [0, 1], epoch=2))
     head(views_of(features[2:], features[2:], [2, 3], epoch=2))

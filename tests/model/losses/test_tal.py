@@ -34,12 +34,10 @@ def test_equals_the_loops(pids, tau, margin):
 
 
 def test_the_weights_of_positives_have_no_gradient():
-    cosine_grad = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        image, text = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8)
-        tal_loss(image, text, torch.tensor([0, 0, 1, 1]), 1.0, 5.0).backward()
-        cosine_grad.append(image.grad)
+    torch.manual_seed(0)
+    image, text = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8)
+    tal_loss(image, text, torch.tensor([0, 0, 1, 1]), 1.0, 5.0).backward()
+    ours = image.grad
     unit_I, unit_T = (torch.nn.functional.normalize(x.detach(), dim=1) for x in (image, text))
     cosine = (unit_I @ unit_T.T).requires_grad_()
     same = torch.tensor([0, 0, 1, 1])[:, None] == torch.tensor([0, 0, 1, 1])
@@ -52,4 +50,4 @@ def test_the_weights_of_positives_have_no_gradient():
     reference = torch.nn.functional.normalize(image, dim=1) @ unit_T.T
     image.grad = None
     reference.backward(cosine.grad)
-    torch.testing.assert_close(image.grad, cosine_grad[0])
+    torch.testing.assert_close(image.grad, ours)

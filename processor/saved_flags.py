@@ -1,4 +1,10 @@
-"""Flags that published commands and run directories carry and that mean nothing here."""
+"""Flags in commands and run directories that mean nothing for a program: published ones, and those of training."""
+
+from model.checkpoints.finetune import FinetuneOptions
+from processor.run_dir.layout import RunOptions
+from processor.trainer import LoopOptions
+from solver import ScheduleOptions, SolverOptions
+from utils.options import flag_names
 
 PUBLISHED_WITHOUT_EFFECT = {
     "local_rank": "the launcher's environment says it",
@@ -23,3 +29,6 @@ PUBLISHED_WITHOUT_EFFECT = {
     "queue_size": "belongs to none of the losses",
 }
 """flags that published commands and run directories carry and that mean nothing here, with the reason"""
+
+TRAINING_ONLY = flag_names(RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
+"""flags in a run's configs.yaml that neither testing nor searching reads"""

@@ -40,7 +40,7 @@ def test_a_golden_step_does_not_wait(case: Case, epoch: int, monkeypatch: pytest
     with NoWaiting(ALLOWED.get(case.json["system"], ())):
         step, views = model(batch, epoch)
         step.loss.backward()
-        model.after_backward(views)
+        model.after_step(views)
 
 
 def test_the_check_sees_what_waits():

@@ -1,12 +1,12 @@
-"""The shares of several processes are the batches, and the evaluation, of one."""
+"""Loader and evaluation split together: the shares of several processes are the batches, and the evaluation, of one."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from datasets.options import DataOptions
 
 from datasets.batches.evaluation_split import eval_data
-from datasets.batches.options import DataOptions
 from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images
