@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if given["contact_sheet"]:
             write_contact_sheet(folder, layout, given["contact_sheet"])
             print(given["contact_sheet"])
-    except ValueError as error:
+    except UserError as error:
         # In train.py these flags have longer names.
         raise UserError(str(error).replace("--mannequin_", "--").replace("--root_dir", "--root")) from None
 

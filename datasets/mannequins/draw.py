@@ -154,7 +154,7 @@ def ensure(root: Path, options: MannequinOptions, layout: str = NAME, workers: i
     if not folder.exists():
         try:
             draw(folder, options, layout, workers)
-        except ValueError:
+        except UserError:
             # Another process that started at the same time may have finished first; then its result is checked.
             if not folder.exists():
                 raise

@@ -197,8 +197,9 @@ class Spot:
 
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
-    """A symmetric outline, from its right half."""
-    return [*half, *((-dx, dy) for dx, dy in reversed(half) if dx)]
+    """A symmetric outline, from its right half. Starts at the top left: Pillow's edges depend on the start."""
+    left = [(-dx, dy) for dx, dy in reversed(half) if dx]
+    return [left[-1], *half, *left[:-1]] if half[0][0] else [*half, *left]
 
 
 @lru_cache
