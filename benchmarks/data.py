@@ -13,8 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +22,16 @@ from prettytable import PrettyTable
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from datasets.augmentation import MEAN, STD
-from datasets.options import DataOptions
-from datasets.batches.train_loader import TrainLoader, TrainPairs, prepare_batch
+from datasets.augmentation import apply
+from datasets.batches.train_loader import TrainLoader
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
 from datasets.images.verify import prepare_images
+from datasets.options import DataOptions
 from datasets.records import Dataset, ImageRecord
-from model.backbones.clip_tokenizer import MASK_ID, Tokenizer
+from model.backbones import BackboneOptions, load_backbone
+from model.retriever import Retriever
+from utils.inputs import InputFormat
 
 SIZE = (384, 128)
 FIELDS = ("images", "mlm_ids", "mlm_labels", "mlm_positions", "pids")
@@ -60,9 +60,10 @@ def draw_files(folder: Path, number: int) -> tuple[ImageRecord, ...]:
 class PlainPairs(torch.utils.data.Dataset):
     """The usual data set of the field, sample by sample."""
 
-    def __init__(self, records: tuple[ImageRecord, ...]) -> None:
+    def __init__(self, records: tuple[ImageRecord, ...], form: InputFormat) -> None:
         self.pairs = [(record, caption) for record in records for caption in record.captions]
-        self.tokens_NL = ClipTokenizer()([caption for _, caption in self.pairs], 77)
+        self.tokens_NL = form.tokenizer([caption for _, caption in self.pairs], form.text_length).ids
+        self.mask_id = form.tokenizer.mask_id
         self.transform = transforms.Compose(
             [
                 transforms.Resize(SIZE),
@@ -70,8 +71,8 @@ class PlainPairs(torch.utils.data.Dataset):
                 transforms.Pad(10),
                 transforms.RandomCrop(SIZE),
                 transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-                transforms.RandomErasing(scale=(0.02, 0.4), value=MEAN),
+                transforms.Normalize(form.pixel_mean, form.pixel_std),
+                transforms.RandomErasing(scale=(0.02, 0.4), value=form.pixel_mean),
             ]
         )
 
@@ -83,11 +84,12 @@ class PlainPairs(torch.utils.data.Dataset):
         image = self.transform(Image.open(record.path).convert("RGB"))
         tokens, labels = self.tokens_NL[index].tolist(), []
         for position, token in enumerate(tokens):
-            chosen = 0 < token < MASK_ID and random.random() < 0.15
+            chosen = 0 < token < self.mask_id and random.random() < 0.15
             labels.append(token if chosen else 0)
             if chosen:
                 fate = random.random()
-                tokens[position] = MASK_ID if fate < 0.8 else random.randrange(1, MASK_ID) if fate < 0.9 else token
+                other = random.randrange(1, self.mask_id) if fate < 0.9 else token
+                tokens[position] = self.mask_id if fate < 0.8 else other
         return {
             "images": image,
             "mlm_ids": torch.tensor(tokens),
@@ -96,12 +98,20 @@ class PlainPairs(torch.utils.data.Dataset):
         }
 
 
+class WithoutViews(TrainLoader):
+    """The training loader less its work on the device, whose share is timed by itself."""
+
+    def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return batch
+
+
 def epochs_of(loader: TrainLoader) -> Iterator[Iterator[dict]]:
     """One epoch after another."""
     number = 0
     while True:
         number += 1
-        yield loader.epoch(number)
+        loader.seek(number)
+        yield iter(loader)
 
 
 def plain_epochs(loader: DataLoader) -> Iterator[Iterator[dict]]:
@@ -131,14 +141,14 @@ def compare(forms: dict[str, Iterator[Iterator[dict]]], rounds: int) -> dict[str
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def device_rate(batch: dict[str, torch.Tensor], rounds: int) -> float:
+def device_rate(batch: dict[str, torch.Tensor], form: InputFormat, device: torch.device, rounds: int) -> float:
     """Pairs per second of flipping, cropping, erasing and normalising on the device of this machine."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        prepare_batch(dict(batch), device, {})
+        pixels, params = (batch[name].to(device, non_blocking=True) for name in ("pixels", "images"))
+        apply(pixels, params, form.pixel_mean, form.pixel_std)
         wait()
         times.append(time.perf_counter() - start)
     return len(batch["pids"]) / statistics.median(times[1:])
@@ -152,29 +162,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each form, the median counts")
     args = parser.parse_args()
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    form = Retriever(load_backbone(BackboneOptions("tiny", SIZE))).input_format(77)
     with tempfile.TemporaryDirectory() as folder:
         records = draw_files(Path(folder), args.images)
         dataset = Dataset("drawn", records, (), ())
-        augment = AugmentOptions(img_aug=True)
-        sources = {
-            name: prepare_images(dataset, SIZE, ImageOptions(cache=cache), Path(folder), workers=2, splits=("train",))[
-                1
-            ]
-            for name, cache in (("jpeg", False), ("cache", True))
-        }
-        sets = {name: TrainPairs(records, source, FIELDS, (), augment, 77, 1) for name, source in sources.items()}
-        plain = PlainPairs(records)
-        base = DataOptions(batch_size=args.batch_size)
+        plain, sources = PlainPairs(records, form), {}
+        for name, cache in (("jpeg", False), ("cache", True)):
+            reading = ImageOptions(cache=cache)
+            _, sources[name] = prepare_images(dataset, SIZE, reading, Path(folder), workers=2, splits=("train",))
+
+        def loader_of(name: str, workers: int) -> TrainLoader:
+            options = DataOptions(batch_size=args.batch_size, num_workers=workers)
+            augment, cpu = AugmentOptions(img_aug=True), torch.device("cpu")
+            return WithoutViews(records, sources[name], form, FIELDS, (), options, augment, cpu)
+
         results = {}
         for workers in (0, args.workers):
-            options = replace(base, num_workers=workers)
-            loader = partial(DataLoader, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
-            forms = {"plain": plain_epochs(loader(plain, args.batch_size))}
-            forms |= {name: epochs_of(TrainLoader(pairs, options, False)) for name, pairs in sets.items()}
+            usual = DataLoader(plain, args.batch_size, True, num_workers=workers, persistent_workers=workers > 0)
+            forms = {"plain": plain_epochs(usual)}
+            forms |= {name: epochs_of(loader_of(name, workers)) for name in sources}
             results[workers] = compare(forms, args.rounds)
-        on_device = device_rate(
-            next(TrainLoader(sets["cache"], replace(base, num_workers=0), False).epoch(1)), args.rounds
-        )
+        on_device = device_rate(next(iter(loader_of("cache", 0))), form, device, args.rounds)
 
     table = PrettyTable(["pairs/s", "per worker", f"{args.workers} workers"])
     for name in results[0]:

@@ -2,7 +2,7 @@
 
 Both are timed in turn in this process; the peak memory is that of a process of its own, beyond what the features take
 (on a CPU, only Linux tells it). ``--encode`` times what comes before: a gallery and its captions through ViT-B/16 at
-384x128, in the precision that test.py would choose and captions by length, against float32 and captions of 77 tokens.
+384x128, with ``--precision auto`` and captions by length, against float32 and captions of 77 tokens.
 
 Shapes: Q queries, G gallery entries, D feature size.
 """
@@ -13,18 +13,18 @@ import random
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from prettytable import PrettyTable
 from torch.nn.functional import normalize
 
-from datasets.batches.evaluation_split import eval_data
-from datasets.options import DataOptions
+from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.images.source import Images
+from datasets.options import DataOptions
 from datasets.records import ImageRecord
-from model.backbones.clip import load_clip
-from model.backbones.spec import BackboneOptions
+from model.backbones import BackboneOptions, load_backbone
 from model.retriever import Retriever
 from processor.evaluator import encode_split
 from processor.metrics.ranks import retrieval_metrics
@@ -122,36 +122,49 @@ def compare(size: str, kind: str, forms: list[str], rounds: int, device: str) ->
     return {form: statistics.median(spent) for form, spent in times.items()}
 
 
+class DrawnImages(Images):
+    """Random pixels in place of files."""
+
+    cached = True
+
+    def __init__(self, number: int, size: tuple[int, int]) -> None:
+        super().__init__(size)
+        self._pixels = torch.randint(0, 256, (number, 3, *size), dtype=torch.uint8)
+
+    def read_batch(self, paths: Sequence[Path], pin_memory: bool) -> torch.Tensor:
+        return self._pixels[: len(paths)]
+
+
 def encoding(device: str, number: int, rounds: int) -> tuple[PrettyTable, list[str]]:
     """Median rates of both towers in both forms, called in turn on ``number`` images and captions; table and ratios."""
     flags = DataOptions(test_batch_size=max(number // 4, 1), num_workers=0)
-    auto = pick_precision(DeviceOptions(device=device), torch.device(device))
+    auto = pick_precision(DeviceOptions(device=device))
     size = (384, 128)
-    model = Retriever(load_clip(BackboneOptions("random-ViT-B/16", size)), {}, {}).to(device)
+    backbone = load_backbone(BackboneOptions("random-ViT-B/16", size))
     rng = random.Random(0)
-    captions = [" ".join(rng.choices(("a", "man", "in", "black"), k=rng.randint(17, 37))) for _ in range(number)]
-    records = [ImageRecord(row, row, Path(f"{row}.jpg"), (caption,)) for row, caption in enumerate(captions)]
-    pixels = torch.randint(0, 256, (number, 3, *size), dtype=torch.uint8).split(flags.test_batch_size)
-    plain = Precision(torch.device(device), torch.float32)
-    forms = {"ours": (auto, False), "plain": (plain, True)}
-    times: dict[tuple[str, str], list[float]] = {}
+    captions = tuple(" ".join(rng.choices(("a", "man", "in", "black"), k=rng.randint(17, 37))) for _ in range(number))
+    # one image beside all captions, one caption beside all images: each tower by itself
+    towers = {
+        "captions": [ImageRecord(0, 0, Path("0.jpg"), captions)],
+        "images": [ImageRecord(row, row, Path(f"{row}.jpg"), ("a man",) * (row == 0)) for row in range(number)],
+    }
+    models = {"ours": Retriever(backbone, precision=auto)}
+    models["plain"] = Retriever(backbone, precision=Precision(auto.device, torch.float32))
+    images, times = DrawnImages(number, size), {}
     for turn in range(rounds + 1):
-        for form, (precision, padded) in forms.items():
-            split = eval_data("drawn", records, Images(size), flags, padded, False)
-            # one image beside all captions, one caption beside all images: each tower by itself
-            alone = {"captions": split._replace(image_batches=[pixels[0][:1]], image_places=torch.zeros(1).long())}
-            caption = [(torch.zeros(1).long(), torch.tensor([[49406, 320, 49407]]))]
-            alone["images"] = split._replace(image_batches=pixels, text_batches=caption)
-            for tower, part in alone.items():
+        for form, model in models.items():
+            inputs = model.input_format(77)._replace(reads_padding=form == "plain")
+            for tower, records in towers.items():
+                split = EvaluationSplit("drawn", records, images, inputs, flags, auto.device)
                 start = time.perf_counter()
-                encode_split(model, part, precision).text_QD[0, 0].item()
+                encode_split(model, split).text_QD[0, 0].item()
                 if turn:
                     times.setdefault((tower, form), []).append(number / (time.perf_counter() - start))
     rates = {key: statistics.median(found) for key, found in times.items()}
-    table = PrettyTable(["encoded per second", *forms])
-    table.add_rows([[tower, *(f"{rates[tower, form]:.1f}" for form in forms)] for tower in ("images", "captions")])
+    table = PrettyTable(["encoded per second", *models])
+    table.add_rows([[tower, *(f"{rates[tower, form]:.1f}" for form in models)] for tower in ("images", "captions")])
     ratios = [f"ratio encode_{t} {rates[t, 'ours'] / rates[t, 'plain']:.2f}" for t in ("images", "captions")]
-    return table, [f"ours: {str(auto.dtype).removeprefix('torch.')}", *ratios]
+    return table, [f"ours: {auto}", *ratios]
 
 
 def main() -> None:

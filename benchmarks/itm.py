@@ -122,7 +122,7 @@ def main() -> None:
     forms = matching_forms(model, args.pairs, rows * columns + 1)
     calls = compare(forms, args.rounds, args.device)
 
-    print(f"{args.device}, {precision.name}, {torch.get_num_threads()} threads, {args.model} at {args.img_size}, {args.pairs} pairs")
+    print(f"{precision}, {torch.get_num_threads()} threads, {args.model} at {args.img_size}, {args.pairs} pairs")
     table = PrettyTable(["forward and backward of", "seconds"])
     for name, spent in (*((f"a step of {n}", s) for n, s in steps.items()), *calls.items()):
         table.add_row([name, f"{spent:.3f}"])

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import weakref
 from functools import partial
+from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbones import BackboneOptions, load_backbone
 from model.build import build_retriever
+from model.retriever import Retriever
 from utils.device import Precision
 
 IRRA = "sdm+id+mlm"
@@ -72,7 +74,8 @@ def options(options_type: type, flags: dict[str, object]) -> object:
 
 def measure(losses: str, flags: dict[str, object], batch_size: int, dtype: torch.dtype) -> dict[str, float]:
     """GB of everything that one step holds, and its FLOPs in 10^12."""
-    with FakeTensorMode():
+    # Fake weights cannot be moved, not even to where they are.
+    with FakeTensorMode(), mock.patch.object(Retriever, "to"):
         flags = {**flags, "loss_names": losses, "pretrain_choice": "random-ViT-B/16"}
         backbone, precision = load_backbone(options(BackboneOptions, flags)), Precision(torch.device("cpu"), dtype)
         model = build_retriever(backbone, lambda kind: options(kind, flags), *CUHK, precision).train()

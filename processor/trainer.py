@@ -122,7 +122,7 @@ class Trainer:
         self._write_record()
         own_random_numbers()
         self.run_dir.open(*self.loader.place)
-        with closing(self.run_dir), Signals() as signals:
+        with closing(self.run_dir), closing(self.loader), Signals() as signals:
             while self.loader.place.epoch <= self.schedule.num_epoch:
                 try:
                     self._train_epoch(signals)

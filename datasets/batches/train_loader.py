@@ -186,7 +186,7 @@ class TrainLoader:
         """(N,) identity of every training pair"""
         self._sampler = _sampler(self._pairs, options)
         self._epoch, self._step = 1, 0
-        self._loader = DataLoader(
+        self._loader: DataLoader | None = DataLoader(
             self._pairs,
             batch_sampler=self._sampler,
             num_workers=options.workers,
@@ -223,6 +223,10 @@ class TrainLoader:
             ready = self._on_device(batch | {_ON_CPU: torch.tensor(bound)})
             self._step += 1
             yield ready
+
+    def close(self) -> None:
+        """Give up the worker processes, which ignore signals and would otherwise keep an exiting program waiting."""
+        self._loader = None
 
     def unaugmented(self) -> EvaluationSplit:
         """The training split as evaluation sees one: every image and caption once, as they are."""

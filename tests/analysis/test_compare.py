@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from analysis import compare
-from processor.run_dir.history import Entry, History
+from processor.run_dir.history import Entry, append_entry
 from utils.command import run_command
 
 METRICS = {"R1": 50.0, "R5": 70.0, "R10": 80.0, "mAP": 45.0, "mINP": 30.0}
@@ -41,7 +41,7 @@ def run_folder(path: Path, **flags: object) -> Path:
 def evaluated(path: Path, *r1: float) -> Path:
     """Give a run one evaluation per epoch."""
     for epoch, value in enumerate(r1, start=1):
-        History(path).add(Entry(epoch, 4, 4, val={**METRICS, "R1": value}))
+        append_entry(path, Entry(epoch, 4, 4, val={**METRICS, "R1": value}))
     return path
 
 

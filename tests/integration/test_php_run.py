@@ -9,13 +9,14 @@ import yaml
 
 import test as script
 import train
-from datasets.batches.evaluation_split import eval_data
+from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.images.source import Images
 from datasets.options import DataOptions
 from datasets.records import ImageRecord
 from model.adapters.parsing import LEAK
-from model.backbones.clip import load_clip
-from model.backbones.spec import BackboneOptions
-from model.build import TrainCounts, build_retriever
+from model.backbones import BackboneOptions, load_backbone
+from model.build import build_retriever
+from model.retriever import Retriever
 
 PUBLISHED_NAMES = (
     (r"^clip\.text\.", "base_model."),
@@ -51,8 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags |= {"img_size": (64, 32), "dataset_name": "Mannequins", "root_dir": str(folder / "data"), "num_workers": 0}
     (folder / "configs.yaml").write_text(yaml.dump(flags))
     options = train.read_flags(["--config_file", str(folder / "configs.yaml"), "--pretrain_choice", "tiny"])
-    clip, counts = load_clip(options.get(BackboneOptions)), TrainCounts(5, 8, 6)
-    model = build_retriever(clip, "sdm+itc+aux", options.get, counts)
+    model = build_retriever(load_backbone(options.get(BackboneOptions)), options.get, ids=5, images=6, pairs=8)
     torch.save({"model": published(model.state_dict()), "epoch": 1}, folder / "best.pth")
     return folder
 
@@ -82,8 +82,14 @@ def test_captions_keep_their_order_and_padding_for_php():
     captions = ("a man in a long red coat", "a man", "a woman in white")
     records = [ImageRecord(number, number, Path("x.png"), (caption,)) for number, caption in enumerate(captions)]
     options = DataOptions(test_batch_size=2, num_workers=0)
-    padded = eval_data("test", records, None, options, padded=True, pin_memory=False)
-    assert [place.tolist() for place, _ in padded.text_batches] == [[0, 1], [2]]
-    assert {ids.shape[1] for _, ids in padded.text_batches} == {77}
-    cut = eval_data("test", records, None, options, padded=False, pin_memory=False)
-    assert [place.tolist() for place, _ in cut.text_batches] == [[1, 2], [0]]
+    form = Retriever(load_backbone(BackboneOptions("tiny"))).input_format(77)
+    given = records, Images((64, 32)), options, torch.device("cpu")
+
+    def batches(padded: bool) -> list[tuple[torch.Tensor, ...]]:
+        records, images, options, device = given
+        split = EvaluationSplit("test", records, images, form._replace(reads_padding=padded), options, device)
+        return list(split.text_batches())
+
+    assert [place.tolist() for place, _, _ in batches(True)] == [[0, 1], [2]]
+    assert {ids.shape[1] for _, ids, _ in batches(True)} == {77}
+    assert [place.tolist() for place, _, _ in batches(False)] == [[1, 2], [0]]

@@ -24,7 +24,9 @@ def test_first_and_at_are_positions_of_forward(depth: int, keep_input_only: bool
     }
     for name, (ours, expected) in chosen.items():
         torch.testing.assert_close(ours, expected, msg=name)
-        grads = [torch.autograd.grad(x.square().sum(), [*cross.parameters()], retain_graph=True) for x in (ours, expected)]
+        grads = [
+            torch.autograd.grad(x.square().sum(), [*cross.parameters()], retain_graph=True) for x in (ours, expected)
+        ]
         torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
 
 

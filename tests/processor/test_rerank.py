@@ -1,20 +1,20 @@
 """Reranking: what the cross encoder knows decides the first K, and nothing behind them moves."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 import torch
 
-import processor.rerank as reranking
-from model.losses.base import Sizes
-from model.losses.itm import ITM, ITMOptions
-from model.matcher import Matcher, restore_matcher
-from processor.evaluator import EvalSplit, encode_split, table_rows
-from processor.metrics.ranks import rank_gallery, rank_matches, rank_similarity, summarise
+from processor import rerank as reranking
+from processor.evaluator import Evaluator, encode_split
+from processor.metrics import METRICS
+from processor.metrics.nearest import rank_gallery
+from processor.metrics.ranks import rank_matches, rank_similarity, summarise
 from processor.rerank import rerank
+from utils import UserError
 from utils.device import Precision
 
-CPU = Precision(torch.device("cpu"), torch.float32)
 GALLERY, IDENTITIES, CAPTIONS, LENGTH = 60, 12, 2, 5
 
 
@@ -26,6 +26,8 @@ class Encoded(NamedTuple):
 class Blurred(torch.nn.Module):
     """Tokens say the identity and the number of the image or caption; pooled features say next to nothing."""
 
+    precision = Precision(torch.device("cpu"), torch.float32)
+
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(3)
@@ -34,13 +36,36 @@ class Blurred(torch.nn.Module):
         self.encoded = 0
 
     def encode_image(self, images):
+        assert not self.training
         self.encoded += len(images)
         number = images[:, 0, 0, 0].long()
         return Encoded(torch.stack([number % IDENTITIES, number], 1)[:, None].float(), self.image[number])
 
-    def encode_text(self, ids):
+    def encode_text(self, ids, lengths):
+        assert not self.training and (lengths == LENGTH).all()
         tokens = torch.stack([ids[:, 1] % IDENTITIES, ids[:, 1]], 1)[:, None].float()
         return Encoded(tokens.repeat(1, LENGTH, 1), self.text[ids[:, 1]])
+
+
+class NumberedSplit:
+    """Images and captions that are their own numbers; captions come in another order."""
+
+    name = "test"
+    num_image_batches, num_text_batches = 9, 11
+    query_pids = torch.arange(GALLERY * CAPTIONS) % IDENTITIES
+    gallery_positions = torch.arange(GALLERY)
+    gallery_pids = gallery_positions % IDENTITIES
+
+    def image_batches(self) -> Iterator[torch.Tensor]:
+        for part in self.gallery_positions.float().split(7):
+            yield part[:, None, None, None].expand(-1, 3, 2, 2)
+
+    def text_batches(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        order = torch.randperm(GALLERY * CAPTIONS, generator=torch.Generator().manual_seed(0))
+        for place in order.split(11):
+            ids = torch.zeros(len(place), LENGTH, dtype=torch.int64)
+            ids[:, 1] = place
+            yield place, ids, torch.full((len(place),), LENGTH)
 
 
 def truth(text, image):
@@ -48,27 +73,19 @@ def truth(text, image):
 
 
 @pytest.fixture
-def split():
-    numbers = torch.arange(GALLERY, dtype=torch.uint8)
-    images = [part[:, None, None, None].expand(-1, 3, 2, 2) for part in numbers.split(7)]
-    captions = torch.arange(GALLERY * CAPTIONS)
-    ids = torch.zeros(len(captions), LENGTH, dtype=torch.int64)
-    ids[:, 1] = captions
-    order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
-    texts = [(place, ids[place]) for place in order.split(11)]
-    places = torch.arange(GALLERY)
-    return EvalSplit("test", images, texts, captions % IDENTITIES, places % IDENTITIES, lambda pixels: pixels, places)
+def split() -> NumberedSplit:
+    return NumberedSplit()
 
 
 def test_who_knows_the_truth_reaches_100(split):
     model = Blurred()
-    features = encode_split(model, split, CPU)
-    before = table_rows(features, split)["t2i"]
+    rows, features = Evaluator(model, split).evaluate()
+    before = rows["t2i"]
     assert before["R1"] < 40
-    everything = rerank(model, truth, split, features, GALLERY, CPU)
-    assert everything == pytest.approx(dict.fromkeys(("R1", "R5", "R10", "mAP", "mINP"), 100.0))
-    assert rerank(model, truth, split, features, 10 * GALLERY, CPU) == everything, "K is cut to the gallery"
-    some = rerank(model, truth, split, features, 10, CPU)
+    everything = rerank(model, truth, split, features, GALLERY)
+    assert everything == pytest.approx(dict.fromkeys(METRICS, 100.0))
+    assert rerank(model, truth, split, features, 10 * GALLERY) == everything, "K is cut to the gallery"
+    some = rerank(model, truth, split, features, 10)
     assert some["R1"] == some["R5"] == some["R10"] == before["R10"]
     assert before["mAP"] < some["mAP"] < 100
 
@@ -79,7 +96,7 @@ def test_equals_moving_the_first_k_by_hand(split, monkeypatch, k, room):
     monkeypatch.setattr(reranking, "TOKEN_BYTES", (room, room))
     monkeypatch.setattr(reranking, "PAIRS_AT_ONCE", (5, 5))
     model = Blurred()
-    features = encode_split(model, split, CPU)
+    features = encode_split(model, split)
 
     def coarse(text, image):
         return ((text[:, 0, 1] * 7 + image[:, 0, 1] * 13) % 5).round()
@@ -94,53 +111,31 @@ def test_equals_moving_the_first_k_by_hand(split, monkeypatch, k, room):
             similarity[query, image] = -place
     pids = split.query_pids, split.gallery_pids
     expected = rank_similarity(similarity, *pids)
-    ours = rerank(model, coarse, split, features, k, CPU)
+    ours = rerank(model, coarse, split, features, k)
     assert ours == pytest.approx(summarise(expected), abs=1e-9)
     found = rank_matches(*features[:2], *pids, first_QK=first)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(found.first_rank, expected.first_rank)
+    assert all(torch.equal(found.values[name], expected.values[name]) for name in METRICS)
 
 
 def test_ties_keep_the_order_of_the_cosine(split):
     model = Blurred()
-    features = encode_split(model, split, CPU)
-    same = rerank(model, lambda text, image: torch.zeros(len(text)), split, features, 20, CPU)
-    assert same == table_rows(features, split)["t2i"]
+    rows, features = Evaluator(model, split).evaluate()
+    same = rerank(model, lambda text, image: torch.zeros(len(text)), split, features, 20)
+    assert same == rows["t2i"]
 
 
 def test_images_that_nobody_needs_are_not_encoded(split):
     model = Blurred()
-    features = encode_split(model, split, CPU)
+    features = encode_split(model, split)
     features = features._replace(text_QD=features.image_GD[:1].expand(GALLERY * CAPTIONS, -1))
     model.encoded = 0
-    reranking.match_scores(model, truth, split, torch.zeros(GALLERY * CAPTIONS, 3, dtype=torch.int64), CPU)
+    reranking.match_scores(model, truth, split, torch.zeros(GALLERY * CAPTIONS, 3, dtype=torch.int64))
     assert model.encoded == 7
 
 
 def test_scores_that_are_not_finite_are_an_error(split):
     model = Blurred()
-    features = encode_split(model, split, CPU)
-    with pytest.raises(ValueError, match="--rerank 3.*not finite"):
-        rerank(model, lambda text, image: torch.full((len(text),), torch.nan), split, features, 3, CPU)
-
-
-def test_matcher_is_read_off_a_checkpoint():
-    torch.manual_seed(0)
-    trained = Matcher(32, 3)
-    state = {key.replace("cross_former", "parts.cross_former", 1): value for key, value in trained.state_dict().items()}
-    state = {key if key.startswith("parts") else f"heads.{key}": value for key, value in state.items()}
-    restored, used = restore_matcher({**state, "heads.id.classifier.bias": torch.zeros(1)}, 32, "best.pth")
-    assert used == set(state)
-    text, image = torch.randn(4, 6, 32), torch.randn(4, 9, 32)
-    scores = restored(text, image)
-    torch.testing.assert_close(scores, trained(text, image))
-    head = ITM(ITMOptions(), Sizes(32, 0, 0, 0, 0))
-    head.load_state_dict({key.removeprefix("itm."): v for key, v in trained.state_dict().items() if key[0] == "i"})
-    belongs = head.match(trained.cross_former, text, image).softmax(dim=1)[:, 1]
-    torch.testing.assert_close(scores.sigmoid(), belongs)
-
-
-def test_a_run_without_a_matching_head_says_so():
-    with pytest.raises(ValueError, match="best.pth: has no matching head.*itm.*without --rerank"):
-        restore_matcher({"clip.visual.proj": torch.zeros(1)}, 32, "best.pth")
-    with pytest.raises(ValueError, match="best.pth: does not fit the model\n  missing cross_former"):
-        restore_matcher({"heads.itm.temp": torch.tensor(0.07)}, 32, "best.pth")
+    features = encode_split(model, split)
+    with pytest.raises(UserError, match="--rerank 3.*not finite"):
+        rerank(model, lambda text, image: torch.full((len(text),), torch.nan), split, features, 3)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import UserError
 from utils.command import parse
 from utils.options import load_train_configs, opt
 
@@ -89,3 +90,27 @@ def test_a_number_that_is_not_finite_in_yaml(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         read("--config_file", str(tmp_path / "a.yaml"))
     assert "--sides {'a': 2}: expected a whole number" in capsys.readouterr().err
+
+
+def test_what_the_line_overrides_is_not_refused_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A fork's run directory may name a data set that is not ours."""
+    file = tmp_path / "configs.yaml"
+    file.write_text("kind: theirs\nRATE: 2\n")
+    assert read("--config_file", str(file), "--kind", "b") == Some(rate=2.0, kind="b")
+    with pytest.raises(SystemExit):
+        read("--config_file", str(file))
+    message = capsys.readouterr().err
+    assert "--kind 'theirs': choose one of a, b, or give --kind on the command line, which wins" in message
+
+
+def test_a_command_line_over_other_flags(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("rate: 1\nlimit: 1\n")
+    (tmp_path / "two.yaml").write_text("rate: 2\nkind: b\nold: 3\n")
+    options = parse(GROUPS, ["--config_file", str(tmp_path / "one.yaml"), "--rate", "5"], "test")
+    other = options.based_on(tmp_path / "two.yaml", {"old"})
+    assert other.get(Some) == Some(rate=5.0, kind="b")
+    assert other.config_file == tmp_path / "two.yaml"
+    assert options.get(Some) == Some(rate=5.0, limit=1)
+    with pytest.raises(UserError, match="two.yaml: unknown flag 'old'"):
+        options.based_on(tmp_path / "two.yaml", ())
+    assert options.replaced(rate=7.0).get(Some) == Some(rate=7.0, limit=1)

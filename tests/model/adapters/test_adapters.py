@@ -46,11 +46,9 @@ def batch():
     for row, length in enumerate(lengths.tolist()):
         ids[row, :length] = torch.tensor([49406, *rng.integers(300, 40000, length - 2), 49407])
     ids[2, 3] = 0  # is a word too, as in "!("
-    masked, labels = [], []
-    for row, length in zip(ids.numpy(), lengths.tolist(), strict=True):
-        words = words_in(row, length, MASK_ID)
-        for values, value in zip((masked, labels), mask_tokens(row, words, MASK_ID, rng, AugmentOptions()), strict=True):
-            values.append(value)
+    words = [words_in(row, length, MASK_ID) for row, length in zip(ids.numpy(), lengths.tolist(), strict=True)]
+    rows = zip(ids.numpy(), words, strict=True)
+    masked, labels = zip(*(mask_tokens(row, word, MASK_ID, rng, AugmentOptions()) for row, word in rows), strict=True)
     fields = {
         "images": torch.from_numpy(rng.standard_normal((4, 3, 48, 32), dtype=np.float32)),
         "caption_ids": ids,

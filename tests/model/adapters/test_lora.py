@@ -39,9 +39,7 @@ def test_which_flags_turn_lora_on():
 
 def test_every_linear_layer_of_every_block_of_both_towers_gets_one():
     clip = CLIP(RANDOM["small"])
-    linears = {
-        name for name, layer in clip.named_modules() if ".resblocks." in name and isinstance(layer, nn.Linear)
-    }
+    linears = {name for name, layer in clip.named_modules() if ".resblocks." in name and isinstance(layer, nn.Linear)}
     assert len(linears) == 4 * (4 + 2)  # q, k and v together, what joins the heads, and two of the perceptron
     weights = {name: clip.get_submodule(name).weight for name in linears}
     add_lora(clip, 2, 4.0)

@@ -7,29 +7,34 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from processor.metrics import ranks as metrics
+from processor.metrics import ranks
+from processor.metrics.nearest import rank_gallery
 from processor.metrics.ranks import (
-    QueryRanks,
-    rank_gallery,
+    QueryMetrics,
     rank_matches,
     rank_similarity,
+    require_matches,
     retrieval_metrics,
-    similarity_metrics,
     summarise,
 )
+from processor.metrics.recall import recall_at
 from tests.helpers.golden import core_params
+from utils import UserError
 
 
 def naive(similarity, query_pids, gallery_pids):
     """One query after the other, in plain Python: the definitions, word for word."""
-    first, ap, inp = [], [], []
+    first, values = [], {name: [] for name in ("R1", "R5", "R10", "mAP", "mINP")}
     for row, pid in zip(similarity.tolist(), query_pids.tolist(), strict=True):
         order = sorted(range(len(row)), key=lambda column: (-row[column], column))
-        ranks = [place + 1 for place, column in enumerate(order) if gallery_pids[column] == pid]
-        first.append(ranks[0] if ranks else 0)
-        ap.append(sum((n + 1) / rank for n, rank in enumerate(ranks)) / len(ranks) if ranks else 0.0)
-        inp.append(len(ranks) / ranks[-1] if ranks else 0.0)
-    return QueryRanks(torch.tensor(first), torch.tensor(ap).double(), torch.tensor(inp).double())
+        places = [place + 1 for place, column in enumerate(order) if gallery_pids[column] == pid]
+        first.append(places[0] if places else 0)
+        for k in (1, 5, 10):
+            values[f"R{k}"].append(float(bool(places) and places[0] <= k))
+        ap = sum((n + 1) / place for n, place in enumerate(places)) / len(places) if places else 0.0
+        values["mAP"].append(ap)
+        values["mINP"].append(len(places) / places[-1] if places else 0.0)
+    return QueryMetrics(torch.tensor(first), {name: torch.tensor(value).double() for name, value in values.items()})
 
 
 def exact_features(rows, generator):
@@ -41,15 +46,16 @@ def exact_features(rows, generator):
 
 def assert_equal(ours, theirs):
     assert torch.equal(ours.first_rank, theirs.first_rank)
-    torch.testing.assert_close(ours.ap, theirs.ap, rtol=0, atol=1e-7)
-    torch.testing.assert_close(ours.inp, theirs.inp, rtol=0, atol=1e-7)
+    assert list(ours.values) == list(theirs.values)
+    for name, values in ours.values.items():
+        torch.testing.assert_close(values, theirs.values[name], rtol=0, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (7, 3, 2), (40, 300, 9), (30, 600, 200), (25, 513, 3), (20, 256, 1)])
 @pytest.mark.parametrize("levels", [2, 30, 1 << 20])
 @pytest.mark.parametrize("sort_from", [0, 512])
 def test_ranks_equal_a_naive_loop(monkeypatch, sizes, levels, sort_from):
-    monkeypatch.setattr(metrics, "SORT_FROM", sort_from)
+    monkeypatch.setattr(ranks, "SORT_FROM", sort_from)
     queries, gallery, identities = sizes
     generator = torch.Generator().manual_seed(queries * levels)
     similarity = torch.randint(-levels, levels, (queries, gallery), generator=generator) / levels
@@ -57,12 +63,12 @@ def test_ranks_equal_a_naive_loop(monkeypatch, sizes, levels, sort_from):
     gallery_pids = torch.randint(0, identities, (gallery,), generator=generator)
     expected = naive(similarity, query_pids, gallery_pids)
     for block in (None, 1, 3, queries):
-        assert_equal(rank_similarity(similarity, query_pids, gallery_pids, block), expected)
+        assert_equal(rank_similarity(similarity, query_pids, gallery_pids, block=block), expected)
 
 
 @pytest.mark.parametrize("tile", [1, 1 << 11, 1 << 30])
 def test_features_with_many_ties_whatever_the_blocks(monkeypatch, tile):
-    monkeypatch.setattr(metrics, "TILE_ELEMENTS", (tile, tile))
+    monkeypatch.setattr(ranks, "TILE_ELEMENTS", (tile, tile))
     generator = torch.Generator().manual_seed(1)
     queries, gallery = exact_features(50, generator), exact_features(700, generator)
     query_pids, gallery_pids = torch.arange(50) % 40, torch.randint(0, 40, (700,), generator=generator)
@@ -71,7 +77,7 @@ def test_features_with_many_ties_whatever_the_blocks(monkeypatch, tile):
     expected = naive(similarity, query_pids, gallery_pids)
     order = similarity.sort(dim=1, descending=True, stable=True)
     for block in (None, 1, 7, 49, 50, 1000):
-        assert_equal(rank_matches(queries, gallery, query_pids, gallery_pids, block), expected)
+        assert_equal(rank_matches(queries, gallery, query_pids, gallery_pids, block=block), expected)
         scores, positions = rank_gallery(queries, gallery, 10, block)
         assert torch.equal(scores, order.values[:, :10])
         assert torch.equal(positions, order.indices[:, :10])
@@ -87,15 +93,15 @@ def test_duplicates_of_a_match_tie_with_it(dim):
     gallery_pids[:211] += 1000  # only the first copies are someone else
     query_pids = torch.arange(37)
     for block in (None, 1, 5):
-        ranks = rank_matches(queries, gallery, query_pids, gallery_pids, block)
+        found = rank_matches(queries, gallery, query_pids, gallery_pids, block=block)
         _, positions = rank_gallery(queries, gallery, 211 * 5, block)
         assert torch.equal(
             positions.view(37, 211, 5) % 211, (positions.view(37, 211, 5) % 211)[..., :1].expand(-1, -1, 5)
         )
         assert torch.equal(positions.view(37, 211, 5).diff(dim=2), torch.full((37, 211, 4), 211))
         # each match is ranked directly behind its copy: places 5n+2 ... 5n+5
-        assert torch.all(ranks.first_rank % 5 == 2)
-        torch.testing.assert_close(ranks.inp, 4 / (ranks.first_rank + 3).double())
+        assert torch.all(found.first_rank % 5 == 2)
+        torch.testing.assert_close(found.values["mINP"], 4 / (found.first_rank + 3).double())
 
 
 @pytest.mark.parametrize("noise", [1.0, 100.0])
@@ -128,7 +134,10 @@ def test_shards_of_the_queries_add_up():
     query_pids, gallery_pids = torch.arange(31) % 9, torch.arange(90) % 8
     whole = rank_matches(queries, gallery, query_pids, gallery_pids)
     parts = [rank_matches(queries[s], gallery, query_pids[s], gallery_pids) for s in (slice(0, 10), slice(10, 31))]
-    joined = QueryRanks(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+    joined = QueryMetrics(
+        torch.cat([part.first_rank for part in parts]),
+        {name: torch.cat([part.values[name] for part in parts]) for name in whole.values},
+    )
     assert_equal(joined, whole)
     assert summarise(joined) == summarise(whole)
     assert summarise(whole)["unmatched"] == 3
@@ -138,37 +147,18 @@ def test_a_gallery_smaller_than_k():
     features = torch.eye(3)
     result = retrieval_metrics(features, features, [4, 5, 6], [4, 5, 6])
     assert result == {"R1": 100.0, "R5": 100.0, "R10": 100.0, "mAP": 100.0, "mINP": 100.0}
-    assert rank_gallery(features, features, 10)[1].shape == (3, 3)
-    assert retrieval_metrics(features[:1], features[:1], [9], [9], ks=(1, 20))["R20"] == 100
+    other = {"R20": recall_at(20)}
+    assert retrieval_metrics(features[:1], features[:1], [9], [9], other) == {"R20": 100}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_float_type_is_ranked_in_float32(dtype):
     features = torch.randn(40, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
     pids = torch.arange(40)
+    expected = retrieval_metrics(features.float(), features.float(), pids, pids % 7, allow_unmatched=True)
     with torch.autocast("cpu", torch.bfloat16):
-        scores, positions = rank_gallery(features, features, 3)
-    assert scores.dtype == torch.float32
-    assert torch.equal(positions[:, 0], pids)
-    torch.testing.assert_close(scores[:, 0], torch.ones(40))
-    assert retrieval_metrics(features, features, pids, pids)["R1"] == 100
-
-
-def test_global_settings_neither_matter_nor_change():
-    features = torch.randn(300, 64, generator=torch.Generator().manual_seed(6))
-    expected, threads = rank_gallery(features, features, 5), torch.get_num_threads()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            scores, positions = rank_gallery(features, features, 5)
-            assert torch.get_num_threads() == number
-            assert torch.equal(positions, expected[1])
-            torch.testing.assert_close(scores, expected[0], rtol=0, atol=1e-6)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        torch.set_num_threads(threads)
+        assert retrieval_metrics(features, features, pids, pids)["R1"] == 100
+        assert retrieval_metrics(features, features, pids, pids % 7, allow_unmatched=True) == expected
 
 
 def test_an_error_in_one_thread_stops_the_others(monkeypatch):
@@ -178,7 +168,7 @@ def test_an_error_in_one_thread_stops_the_others(monkeypatch):
         done.append(arguments)
         raise MemoryError
 
-    monkeypatch.setattr(metrics, "_rank_tile", fail)
+    monkeypatch.setattr(ranks, "_tile_ranks", fail)
     threads = torch.get_num_threads()
     with pytest.raises(MemoryError):
         rank_matches(torch.ones(500, 4), torch.ones(5, 4), torch.zeros(500).long(), torch.zeros(5).long(), block=1)
@@ -189,15 +179,16 @@ def test_an_error_in_one_thread_stops_the_others(monkeypatch):
 def test_queries_without_a_match():
     features = torch.randn(5, 8, generator=torch.Generator().manual_seed(4))
     pids = torch.tensor([1, 7, 2, 8, 8])
-    with pytest.raises(ValueError, match=r"^3 of 5 queries .* query 1 \(pid 7\)\. --allow_unmatched"):
+    with pytest.raises(UserError, match=r"^3 of 5 queries .* query 1 \(pid 7\)\. --allow_unmatched"):
         retrieval_metrics(features, features, pids, [1, 2, 2, 2, 2])
-    with pytest.raises(ValueError, match="--allow_unmatched"):
-        similarity_metrics(features @ features.T, pids, [1, 2, 2, 2, 2])
+    with pytest.raises(UserError, match="--allow_unmatched"):
+        require_matches(pids, [1, 2, 2, 2, 2])
+    require_matches(pids, [1, 2, 2, 2, 2], allow_unmatched=True)
     result = retrieval_metrics(features, features, pids, [1, 2, 2, 2, 2], allow_unmatched=True)
     assert result.pop("unmatched") == 3
     assert result == retrieval_metrics(features[[0, 2]], features, pids[[0, 2]], [1, 2, 2, 2, 2])
     assert "unmatched" not in retrieval_metrics(features, features, pids, pids, allow_unmatched=True)
-    with pytest.raises(ValueError, match="none of the 5 queries"):
+    with pytest.raises(UserError, match="none of the 5 queries"):
         retrieval_metrics(features, features, pids, [3] * 5, allow_unmatched=True)
 
 
@@ -225,13 +216,11 @@ def test_bad_input(arguments, message):
         retrieval_metrics(**arguments)
 
 
-def test_bad_similarities_and_k():
-    with pytest.raises(ValueError, match="NaN"):
-        similarity_metrics(torch.full((2, 2), torch.nan), [0, 0], [0, 0])
+def test_bad_similarities():
+    with pytest.raises(UserError, match="NaN"):
+        rank_similarity(torch.full((2, 2), torch.nan), [0, 0], [0, 0])
     with pytest.raises(ValueError, match="expected"):
-        similarity_metrics(torch.zeros(4), [0, 0], [0, 0])
-    with pytest.raises(ValueError, match="k is 0"):
-        rank_gallery(torch.ones(2, 4), torch.ones(2, 4), 0)
+        rank_similarity(torch.zeros(4), [0, 0], [0, 0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -239,9 +228,10 @@ def test_the_same_on_a_gpu():
     generator = torch.Generator().manual_seed(5)
     queries, gallery = exact_features(300, generator), exact_features(900, generator)
     query_pids, gallery_pids = torch.arange(300) % 50, torch.arange(900) % 50
-    ranks = rank_matches(queries.cuda(), gallery.cuda(), query_pids, gallery_pids)
-    assert ranks.ap.is_cuda
-    assert_equal(QueryRanks(*(part.cpu() for part in ranks)), rank_matches(queries, gallery, query_pids, gallery_pids))
+    found = rank_matches(queries.cuda(), gallery.cuda(), query_pids, gallery_pids)
+    assert all(values.is_cuda for values in found.values.values())
+    found = QueryMetrics(found.first_rank.cpu(), {name: values.cpu() for name, values in found.values.items()})
+    assert_equal(found, rank_matches(queries, gallery, query_pids, gallery_pids))
 
 
 @pytest.mark.parametrize("folder", core_params())

@@ -12,10 +12,12 @@ from processor.run_dir.record import RunRecord
 from processor.run_dir.run_dir import RunDir
 from utils.files import before
 
+FACTS = {"weights_sha256": None}
+
 
 def opened(path: Path, epoch: int) -> RunDir:
     """A run directory that is written from the start of an epoch of four steps on."""
-    run_dir = RunDir(path, RunRecord(path, {}, resumed=False))
+    run_dir = RunDir(path, RunRecord(path, FACTS, resumed=False))
     run_dir.open(epoch, 0, 4)
     return run_dir
 
@@ -51,7 +53,7 @@ def test_a_run_that_goes_back_leaves_one_line_of_events(tmp_path: Path):
 
 
 def test_nothing_is_written_before_a_run_is_opened(tmp_path: Path):
-    run_dir = RunDir(tmp_path, RunRecord(tmp_path, {}, resumed=False))
+    run_dir = RunDir(tmp_path, RunRecord(tmp_path, FACTS, resumed=False))
     log_step(run_dir, 1, 2, 1.0)
     run_dir.log_validation(Entry(1, 4, 4, val={"R1": 1.0}), lambda: None)
     run_dir.close()
@@ -59,7 +61,7 @@ def test_nothing_is_written_before_a_run_is_opened(tmp_path: Path):
 
 
 def test_checkpoints_keep_the_one_before(tmp_path: Path):
-    run_dir = RunDir(tmp_path, RunRecord(tmp_path, {}, resumed=False))
+    run_dir = RunDir(tmp_path, RunRecord(tmp_path, FACTS, resumed=False))
     assert not run_dir.has_last
     for epoch in (1, 2):
         run_dir.save_last({"epoch": epoch})

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from model.checkpoints.published.eccl import is_eccl
-from model.checkpoints.restore import restore_encoder
-from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 
 from model.adapters.lora import LoRAOptions, merged
 from model.backbones.spec import BackboneOptions
 from model.build import model_options
 from model.checkpoints.published import our_names
+from model.checkpoints.published.eccl import is_eccl
+from model.checkpoints.restore import restore_encoder
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 from tests.helpers.golden import Case, check_features, params
 from utils.command import parse
 
