@@ -56,7 +56,8 @@ def table_row(printed: str) -> list[float]:
 
 def common_flags(args: argparse.Namespace) -> list[str]:
     """What all systems share."""
-    drawing = ["--mannequin_difficulty", args.difficulty, "--mannequin_seed", "1", "--mannequin_train_ids", "1500"]
+    drawing = ["--mannequin_difficulty", args.difficulty, "--mannequin_seed", "1"]
+    drawing += ["--mannequin_train_ids", str(args.train_ids)]
     training = ["--num_epoch", str(args.epochs), "--lr", "3e-4", "--eval_period", str(args.epochs), "--cmt_depth", "2"]
     flags = ["--config_file", "configs/demo.yaml", "--root_dir", str(args.root_dir), "--finetune", str(args.start)]
     return [*flags, *drawing, *training, "--seed", str(args.seed)]
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--root_dir", type=Path, default=Path("data/methods"), help="where the people are drawn")
     parser.add_argument("--out", type=Path, default=Path("logs/methods"), help="where the runs go")
     parser.add_argument("--difficulty", default="medium")
+    parser.add_argument("--train_ids", type=int, default=1500, help="people to train on")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")

@@ -43,7 +43,7 @@ def pick_device(options: DeviceOptions) -> torch.device:
     """
     device = _own_device(options) if dist.is_initialized() else _named_device(options)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     return device
 
 

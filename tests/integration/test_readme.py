@@ -2,18 +2,13 @@
 
 import re
 import shlex
-import sys
-import types
-from pathlib import Path
 
 import pytest
-import torch
 
 import search as search_script
 import test as test_script
 import train as train_script
-from model import losses
-from tests.helpers.runs import ROOT, SMALL
+from tests.helpers.runs import ROOT
 from utils.command import build_parser
 
 PAGES = (
@@ -34,30 +29,6 @@ PLACEHOLDER = re.compile(r"NAME|PACKAGE|FILE|triplet")
 def text_of(page: str) -> str:
     """A page as it is written."""
     return (ROOT / page).read_text(encoding="utf-8")
-
-
-def test_the_new_loss_of_the_manual(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (source,) = re.findall(r"```python\n(# model/losses/triplet.py\n.*?)```", text_of("docs/extending.md"), re.S)
-    assert len(source.splitlines()) <= 42
-    module = types.ModuleType("model.losses.triplet")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(source, "docs/extending.md", "exec"), module.__dict__)
-    monkeypatch.setitem(losses.HEADS, "triplet", module.Triplet)
-    groups = {**train_script.GROUPS, "example": [module.TripletOptions]}
-    monkeypatch.setattr(train_script, "GROUPS", groups)
-    flags = [*SMALL, "--root_dir", str(data_root), "--run_dir", str(tmp_path / "run"), "--triplet_margin", "0.3"]
-    train_script.main([*flags, "--loss_names", "triplet+id"])
-    assert "triplet_margin: 0.3" in (tmp_path / "run" / "configs.yaml").read_text()
-    assert "triplet_loss" in (tmp_path / "run" / "train_log.txt").read_text()
-
-    image, text, pids = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 0, 1, 2, 3])
-    cosine = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1)
-    expected = 0.0
-    for i in range(5):
-        rows = max(cosine[i, j].item() for j in range(5) if pids[i] != pids[j])
-        columns = max(cosine[j, i].item() for j in range(5) if pids[i] != pids[j])
-        expected += max(0, 0.2 + rows - cosine[i, i].item()) / 5 + max(0, 0.2 + columns - cosine[i, i].item()) / 5
-    assert module.triplet_loss(image, text, pids, 0.2).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("page", PAGES)

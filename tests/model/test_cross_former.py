@@ -30,6 +30,25 @@ def test_first_and_at_are_positions_of_forward(depth: int, keep_input_only: bool
         torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["first", "at"])
+def test_the_last_block_keeps_its_input_only_too(method: str):
+    cross, kept = CrossFormer(CrossOptions(cmt_depth=1), 128), []
+    (block,) = cross.blocks()
+    inputs = [torch.randn(3, 7, 128), torch.randn(3, 5, 128), *([torch.arange(21)] if method == "at" else [])]
+    for block.keep_input_only in (False, True):
+        sizes = {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = getattr(cross, method)(*inputs)
+        kept.append(sum(sizes.values()))
+        out.sum().backward()
+    assert kept[1] < kept[0]
+
+
 def test_no_blocks_are_refused():
     with pytest.raises(UserError, match="--cmt_depth 0"):
         CrossOptions(cmt_depth=0)

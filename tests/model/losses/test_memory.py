@@ -1,9 +1,13 @@
 """The losses over memory banks, from filling to update."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from model.backbones.spec import Encoded
+from model.batch_views import BatchViews
 from model.losses.bank import BankOptions
 from model.losses.base import PairFeatures, Sizes, TrainingPass
 from model.losses.instance_memory import InstanceMemory
@@ -21,8 +25,19 @@ def training_pass(epoch: int) -> TrainingPass:
     return TrainingPass(epoch, lambda: PairFeatures(torch.randn(6, 8), torch.randn(6, 8), PIDS, IMAGE_IDS))
 
 
+def views_of(image: torch.Tensor, text: torch.Tensor, epoch: int = 1, **fields: list[int]) -> BatchViews:
+    """A batch whose towers return these features."""
+
+    def tower(features: torch.Tensor, *lengths: torch.Tensor) -> Encoded:
+        return Encoded(features[:, None], features, features.new_zeros(()))
+
+    model = SimpleNamespace(encode_image=tower, encode_text=tower, parts={})
+    batch = {"images": image, "caption_ids": text, "caption_ids_lengths": torch.ones(len(text)).long()}
+    return BatchViews(batch | {name: torch.tensor(values) for name, values in fields.items()}, model, epoch)
+
+
 @pytest.mark.parametrize("kind", [Memory, InstanceMemory])
-def test_a_head_from_filling_to_update(kind, views_of):
+def test_a_head_from_filling_to_update(kind):
     head = make_head(kind)
     head.before_epoch(training_pass(1))
     image = torch.randn(2, 8, requires_grad=True)

@@ -1,11 +1,14 @@
 """memory_soft and soft matching against loops over single pairs, with lists as long as there are neighbours."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from model.backbones.spec import Encoded
+from model.batch_views import BatchViews
 from model.losses.base import Sizes
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions, find_neighbours, memory_soft_loss
 from model.losses.soft import SoftOptions, soft_loss
@@ -89,7 +92,18 @@ def test_soft_matching_is_the_loop():
     torch.testing.assert_close(soft_loss(image, text, 0.5, 0.3), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_banks_are_filled_and_then_follow(views_of):
+def views_of(image: torch.Tensor, text: torch.Tensor, epoch: int = 1, **fields: list[int]) -> BatchViews:
+    """A batch whose towers return these features."""
+
+    def tower(features: torch.Tensor, *lengths: torch.Tensor) -> Encoded:
+        return Encoded(features[:, None], features, features.new_zeros(()))
+
+    model = SimpleNamespace(encode_image=tower, encode_text=tower, parts={})
+    batch = {"images": image, "caption_ids": text, "caption_ids_lengths": torch.ones(len(text)).long()}
+    return BatchViews(batch | {name: torch.tensor(values) for name, values in fields.items()}, model, epoch)
+
+
+def test_banks_are_filled_and_then_follow():
     head = MemorySoft(MemorySoftOptions(alpha_mom=0.75), Sizes(4, 0, 0, 5, 0))
     first, second = torch.randn(2, 4), torch.randn(2, 4, requires_grad=True)
     views = views_of(first, -first, epoch=1, index=[3, 1])
@@ -108,7 +122,7 @@ def test_banks_are_filled_and_then_follow(views_of):
     assert not head.image_bank.requires_grad
 
 
-def test_report_counts_neighbours_and_how_many_are_right(views_of):
+def test_report_counts_neighbours_and_how_many_are_right():
     head = MemorySoft(MemorySoftOptions(id_threshod=0.5), Sizes(3, 0, 0, 4, 0))
     # pairs 0, 1 and 2 look alike, 3 looks like none of them
     features = F.normalize(torch.tensor([[1.0, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]))
