@@ -39,7 +39,7 @@ def started(script: str, *args: object) -> subprocess.Popen:
     A shell starts "pytest &" with SIGINT ignored, which children inherit, so this one gets the usual handler back.
     """
     command = [sys.executable, script, *map(str, args)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=restore, **pipes)

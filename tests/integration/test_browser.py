@@ -1,18 +1,15 @@
 """The search page in a real browser, which must be there: apt-get install chromium."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import started
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -39,10 +36,7 @@ def gallery(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(trained: Path, gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a search page is being served; ended as a person would, by Ctrl-C."""
     flags = ["--config_file", trained / "configs.yaml", "--gallery", gallery, "--serve", "--port", "0"]
-    command = [sys.executable, "search.py", *map(str, flags), "--index_dir", str(tmp_path_factory.mktemp("index"))]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
+    with started("search.py", *flags, "--index_dir", tmp_path_factory.mktemp("index")) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
@@ -58,8 +52,8 @@ def url(trained: Path, gallery: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=WAIT_MS)
+    with playwright.sync_playwright() as running:
+        launched = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=WAIT_MS)
         yield launched
         launched.close()
 
