@@ -99,7 +99,7 @@ def find_annotation(folder: Path, name: str, annotation_names: Sequence[str]) ->
             return folder / candidate
     wanted = " or ".join(annotation_names)
     found = f"that folder has no {wanted}" if folder.is_dir() else "there is no such folder"
-    raise DataError(f"{folder}: {found}; --root_dir must point to where {name} is, see README, 'Data'")
+    raise DataError(f"{folder}: {found}; --root_dir must point to where {name} is, see docs/data.md")
 
 
 def _load_json(path: Path) -> list[Any]:

@@ -170,7 +170,8 @@ class Retriever(nn.Module):
             if line := head.epoch_report(train_pids):
                 lines.append(f"{name}: {line}")
             if unusable := int(head.unusable):
-                lines.append(f"{name}: {unusable} batches of a single identity could not be used and counted as 0")
+                batches = "1 batch" if unusable == 1 else f"{unusable} batches"
+                lines.append(f"{name}: {batches} of a single identity could not be used and counted as 0")
                 head.unusable.zero_()
         return lines
 

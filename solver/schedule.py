@@ -63,11 +63,7 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, options: ScheduleOptions) -> None:
         self._optimizer, self._options = optimizer, options
-
-    @property
-    def num_epoch(self) -> int:
-        """Epochs to train."""
-        return self._options.num_epoch
+        self.num_epoch = options.num_epoch
 
     def set(self, epoch: int, step: int, steps: int) -> None:
         """Set the rates of the step that comes next; the present shapes change from epoch to epoch only.

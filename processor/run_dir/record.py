@@ -99,7 +99,7 @@ def read_record(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"a JSON {type(content).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s: not readable (%s); what it said before the run was resumed is lost", path, error)
+        log.warning("%s: not readable (%s); what it said before is lost", path, error)
         return {}
     return content
 

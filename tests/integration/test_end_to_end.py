@@ -26,7 +26,7 @@ def test_published_irra_commands(data_root: Path, tmp_path: Path):
     assert {"configs.yaml", "best.pth", "last.pth", "train_log.txt"} <= {path.name for path in run_dir.iterdir()}
     assert list(run_dir.glob("events.out.tfevents*"))
     assert "best.pth is chosen on the test split" in done.stderr
-    tested = python("test.py", "--config_file", run_dir / "configs.yaml", "--i2t")
+    tested = python("test.py", "--config_file", run_dir / "configs.yaml", "--i2t", "--precision", "auto")
     assert tested.returncode == 0, tested.stderr
     assert re.search(r"\| task \| +R1 +\| +R5 +\| +R10 +\| +mAP +\| +mINP +\|", tested.stdout)
     assert re.search(r"\| t2i  \| +\d+\.\d{3} ", tested.stdout)

@@ -14,6 +14,7 @@ import torch
 import processor.trainer
 import train as train_script
 from model.checkpoints.archives import read_torch_file
+from processor.evaluator import Evaluator
 from processor.run_dir import checkpoint
 from processor.run_dir.checkpoint import read_last, write_checkpoint
 from tests.helpers.children import flags_of, resume, start
@@ -50,7 +51,7 @@ def test_a_bad_last_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path
         last.write_bytes(last.read_bytes()[: 5_000_000 if fault == "torn" else 0])
     train_script.main(["--resume", "--resume_ckpt_file", str(last)])
     said = capsys.readouterr().err
-    assert f"{last}: " in said and f"going on from the one before it, {cut / 'last.previous.pth'}" in said
+    assert f"{last}: " in said and f"resuming from the one before it, {cut / 'last.previous.pth'}" in said
     assert (cut / "last.damaged.pth").exists() == (fault != "missing")
     for name in ("last.pth", "best.pth", "last.previous.pth"):
         same_tensors(whole / name, cut / name)
@@ -172,7 +173,7 @@ def test_a_signal_breaks_off_evaluation(
         time.sleep(30)
         raise AssertionError
 
-    monkeypatch.setattr(train_script, "evaluate", hours)
+    monkeypatch.setattr(Evaluator, "evaluate", hours)
     flags = [*SMALL, "--root_dir", str(data_root), "--loss_names", "itc", "--save_every", "3", "--lora_r", "2"]
     with pytest.raises(SystemExit) as ended:
         train_script.main([*flags, "--run_dir", str(tmp_path / "run")])

@@ -27,9 +27,9 @@ def seeds(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     trained, real = [], train_script.Trainer.run
 
     def interrupted(trainer: object) -> object:
-        trained.append((trainer.run_dir.name, trainer.progress.epoch))
+        trained.append((trainer.run_dir.path.name, trainer.progress.epoch))
         if len(trained) == 2:
-            trainer.num_epoch = 1
+            trainer.schedule.num_epoch = 1
             real(trainer)
             raise KeyboardInterrupt
         return real(trainer)
