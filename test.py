@@ -92,7 +92,7 @@ def test_run(options: Options) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Test from flags; see README."""
+    """Test from flags; see README.md."""
     options = read_flags(argv)
     setup_logger()
     if options.get(CrossDomainOptions).cross_domain:

@@ -98,7 +98,7 @@ def train(options: Options) -> Progress:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train from flags; see README."""
+    """Train from flags; see README.md."""
     options = read_flags(argv)
     run = options.get(RunOptions)
     if run.seeds:
