@@ -77,12 +77,14 @@ def test_run(options: Options) -> None:
         dataset, split = load_split(options, model, test.test_split, padded=bool(test.rerank))
     page.require_queries(len(split.query_pids), split.name)
     rows, features = Evaluator(model, split).evaluate(test.i2t, test.allow_unmatched)
-    log.info("%s", metrics_table(rows))
+    precision = model.precision.name
+    log.info("%s %s, %s\n%s", dataset.name, split.name, precision, metrics_table(rows))
     if use := model.expert_use():
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())
     if test.rerank:
         row = rerank(model, matcher, split, features, test.rerank, test.allow_unmatched)
-        log.info("first %d images reranked by the matching head\n%s", test.rerank, metrics_table({"t2i": row}))
+        table = metrics_table({"t2i": row})
+        log.info("first %d images reranked by the matching head, %s\n%s", test.rerank, precision, table)
         rows[f"t2i, first {test.rerank} reranked"] = row
     if page.report:
         path = write_report(EvaluatedRun(options, restored, dataset, split, features, rows))

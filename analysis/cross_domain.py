@@ -132,7 +132,11 @@ def cross_domain(
                 _, data = load_split(target.flags_of(run), model, split)
             metrics = Evaluator(model, data).evaluate(allow_unmatched=allow_unmatched).rows["t2i"]
             results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
-    log.info("R1 / mAP, text to image; * the data set that the run was trained on\n%s", matrix(results).pretty())
+    log.info(
+        "R1 / mAP, text to image, %s; * the data set that the run was trained on\n%s",
+        precision.name,
+        matrix(results).pretty(),
+    )
     if flags.csv is not None:
         on_main(lambda: flags.csv.write_text(long_table(results).csv(), encoding="utf-8"))
         log.info("all metrics: %s", flags.csv)

@@ -110,7 +110,7 @@ def mask_tokens(
 
 
 def hide_tokens(tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator) -> np.ndarray:
-    """Replace every word of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
+    """Replace every word of a caption by the mask with probability 0.5, and that at position 1 always (DGCMIA, 2025).
 
     Args:
         tokens_L: (L,) token ids.

@@ -76,9 +76,9 @@ def run_chunks(
         except BrokenProcessPool:
             ended = {process.pid: process.exitcode for process in started}
             dead = [f"{pid} ({_ending(code)})" for pid, code in ended.items() if code not in (None, 0, -signal.SIGTERM)]
+            who = f"worker process {', '.join(dead)}" if dead else "a worker process"  # one may end before it is listed
             raise UserError(
-                f"{description}: worker process {', '.join(dead)} died, perhaps for lack of memory; start again with "
-                "fewer --num_workers"
+                f"{description}: {who} died, perhaps for lack of memory; start again with fewer --num_workers"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

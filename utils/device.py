@@ -20,7 +20,7 @@ class DeviceOptions:
     """Flags of device and precision."""
 
     device: str = opt("auto", "auto, cpu, cuda or cuda:N")
-    gpu_id: int | None = opt(None, "the CUDA device to use when there is one (published flag, as cuda:N)")
+    gpu_id: int | None = opt(None, "the CUDA device to use when there is one (published flag; --device cuda:N wins)")
     precision: str = opt(
         "auto", "arithmetic of the network; weights stay float32", choices=("auto", "fp32", "bf16", "fp16")
     )
@@ -48,9 +48,9 @@ def pick_device(options: DeviceOptions) -> torch.device:
 
 
 def _named_device(options: DeviceOptions) -> torch.device:
-    if options.device == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
+    if options.device == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if options.device == "auto" or (options.device == "cuda" and torch.cuda.is_available()):
         number = options.gpu_id or 0
         if number >= torch.cuda.device_count():
             log.warning("--gpu_id %d: not on this machine, using cuda:0 of %d", number, torch.cuda.device_count())

@@ -15,7 +15,7 @@ from utils.options import opt
 class ITCOptions(SimilarityOptions):
     """Flags of the itc loss."""
 
-    itc_loss_weight: float | None = opt(None, "weight of the itc loss [1; 5 with PHP]")
+    itc_loss_weight: float | None = opt(None, "weight of the itc loss [1; 5 with the loss aux]")
 
 
 def itc_loss(image_BD: Tensor, text_BD: Tensor, scale: float) -> Tensor:

@@ -20,7 +20,7 @@ from utils.options import opt
 class MLMOptions:
     """Flags of the mlm loss."""
 
-    mlm_loss_weight: float | None = opt(None, "weight of the mlm loss [1; 0.5 with PHP]")
+    mlm_loss_weight: float | None = opt(None, "weight of the mlm loss [1; 0.5 with the loss aux]")
 
 
 class MLM(LossHead):

@@ -35,7 +35,8 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"gpu_id": 2}, "cuda:2", 2),
         ({"device": "cuda:3"}, "cuda:3", 3),
         ({"device": "cuda:1", "gpu_id": 2}, "cuda:1", 1),
-        ({"device": "cuda"}, "cuda", 0),
+        ({"device": "cuda"}, "cuda:0", 0),
+        ({"device": "cuda", "gpu_id": 2}, "cuda:2", 2),
     ],
 )
 def test_a_gpu_becomes_the_current_device(gpus: list[int], flags: dict, device: str, number: int):
