@@ -171,5 +171,6 @@ def test_dying_worker_is_reported(tmp_path, monkeypatch):
         os._exit(9)
 
     monkeypatch.setattr(images, "decode", die)
-    with pytest.raises(UserError, match=r"verifying images: (worker process \d+ \(exit code 9\)|a worker process).* died"):
+    who = r"(worker process \d+ \(exit code 9\)|a worker process)"
+    with pytest.raises(UserError, match=rf"verifying images: {who}.* died"):
         verify_images([tmp_path] * 100, 2)
