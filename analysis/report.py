@@ -5,6 +5,7 @@ Shape letters: Q queries (captions), G gallery images, D embedding.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,9 +128,8 @@ def _r1_by_length(ranks: Sequence[int], captions: Sequence[str]) -> tuple[dict[s
     """R1 in percent and number of queries, by groups of words per caption that are about equally large."""
     known = sorted((len(caption.split()), rank) for caption, rank in zip(captions, ranks, strict=True) if rank)
     first = dict.fromkeys(known[len(known) * group // LENGTH_GROUPS][0] for group in range(LENGTH_GROUPS))
-    starts = [*first, known[-1][0] + 1]
     shares, counts = {}, {}
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise([*first, known[-1][0] + 1]):
         group = [rank for words, rank in known if start <= words < end]
         label = f"{start}" if end == start + 1 else f"{start}\u2013{end - 1}"
         shares[label], counts[label] = 100 * sum(rank == 1 for rank in group) / len(group), len(group)
