@@ -8,13 +8,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from datasets.options import DataOptions, data_options
-from gallery.page import PageOptions, create_app, require_packages, serve
-from gallery.queries import QueryOptions, answer
-from gallery.ranking import RankingOptions
-from gallery.results import write_answers
-from gallery.session import SearchOptions, SearchSession
+from gallery.options import PageOptions, QueryOptions, RankingOptions, SearchOptions
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
 from model.backbones.spec import BackboneOptions
@@ -24,7 +21,7 @@ from utils import UserError
 from utils.command import parse, run_command
 from utils.device import DeviceOptions
 from utils.log import NEXT, setup_logger
-from utils.options import Options, flag_names
+from utils.options import flag_names
 
 GROUPS = {
     "search": [QueryOptions, SearchOptions, RankingOptions, PageOptions, DeviceOptions],
@@ -41,36 +38,25 @@ UNREAD = TRAINING_ONLY | {
 log = logging.getLogger("descry")
 
 
-def read_flags(argv: Sequence[str] | None) -> Options:
-    """Flags of the command line over those of the run's ``configs.yaml``, whoever wrote it.
-
-    Raises:
-        UserError: the run or the gallery is not named.
-    """
+def main(argv: Sequence[str] | None = None) -> None:
+    """Search from flags, which are those of the run's ``configs.yaml`` unless given; see docs/search.md."""
     options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=UNREAD, lenient=True)
     if options.config_file is None:
         raise UserError("--config_file: say which run to search with, as in --config_file logs/.../configs.yaml")
-    if options.get(SearchOptions).gallery is None:
-        raise UserError("--gallery: say which folder of photos to search, as in --gallery PHOTOS")
-    return options
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Search from flags; see docs/search.md."""
-    options = read_flags(argv)
     search, query, page = (options.get(group) for group in (SearchOptions, QueryOptions, PageOptions))
     texts = query.texts()
-    if page.serve:
-        require_packages()
+    from gallery.open import open_searcher  # FAISS is slow to import, and --help must not wait for it
+    from gallery.results import answer, write_answers
+
     setup_logger()
-    session = SearchSession(options)
-    if search.update:
-        session.update()
-    searcher = session.open()
+    searcher = open_searcher(options)
     if answers := answer(searcher, texts, query.query_image, query.k):
-        sheets = write_answers(session.output, searcher.gallery, answers, len(searcher))
+        folder = options.config_file.parent / "search" / datetime.now().strftime("%Y%m%d_%H%M%S")
+        sheets = write_answers(search.output or folder, searcher, answers)
         log.info("contact sheets: %s", ", ".join(map(str, sheets)))
     if page.serve:
+        from gallery.page import create_app, serve
+
         serve(create_app(searcher, query.k), page.port)
     else:
         command = f"python search.py --config_file {options.config_file} --gallery {search.gallery} --serve"

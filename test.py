@@ -11,9 +11,7 @@ import os
 from collections.abc import Sequence
 
 from analysis.cross_domain import CrossDomainOptions, cross_domain
-from analysis.evaluated_run import EvaluatedRun, TestOptions, load_split, log_start
-from analysis.method_sections import expert_table
-from analysis.report import ReportOptions, write_report
+from analysis.evaluated_run import EvaluatedRun, ReportOptions, TestOptions, load_split, log_start
 from datasets.options import DataOptions, data_options
 from model.build import model_options
 from model.checkpoints.restore import restore
@@ -60,9 +58,8 @@ def test_run(options: Options) -> None:
     for name, given in (("rerank", test.rerank), ("report", page.report)):
         if given and world_size() > 1:
             raise UserError(f"--{name}: works in one process; leave torchrun out")
-    restored = restore(
-        test.checkpoint or run_dir / "best.pth", options.get, pick_precision(options.get(TestDeviceOptions))
-    )
+    precision = pick_precision(options.get(TestDeviceOptions))
+    restored = restore(test.checkpoint or run_dir / "best.pth", options.get, precision)
     model, unused = restored.model, restored.unused
     if test.rerank:
         matcher, used = restore_matcher(restored)
@@ -80,6 +77,8 @@ def test_run(options: Options) -> None:
     precision = model.precision.name
     log.info("%s %s, %s\n%s", dataset.name, split.name, precision, metrics_table(rows))
     if use := model.expert_use():
+        from analysis.method_sections import expert_table  # imports matplotlib, which --help must not wait for
+
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())
     if test.rerank:
         row = rerank(model, matcher, split, features, test.rerank, test.allow_unmatched)
@@ -87,6 +86,8 @@ def test_run(options: Options) -> None:
         log.info("first %d images reranked by the matching head, %s\n%s", test.rerank, precision, table)
         rows[f"t2i, first {test.rerank} reranked"] = row
     if page.report:
+        from analysis.report import write_report
+
         path = write_report(EvaluatedRun(options, restored, dataset, split, features, rows))
         log.info("open in a browser: %s", path, extra=NEXT)
     else:
@@ -98,9 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = read_flags(argv)
     setup_logger()
     if options.get(CrossDomainOptions).cross_domain:
-        test, precision = options.get(TestOptions), pick_precision(options.get(TestDeviceOptions))
-        ignored = {*PUBLISHED_WITHOUT_EFFECT, *UNREAD}
-        cross_domain(options, precision, test.test_split, test.allow_unmatched, ignored)
+        cross_domain(options, {*PUBLISHED_WITHOUT_EFFECT, *UNREAD})
     else:
         test_run(options)
 

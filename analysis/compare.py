@@ -1,8 +1,8 @@
 """One table of many runs: ``python -m analysis.compare logs/CUHK-PEDES/*``.
 
-Every run directory gets a row for its best epoch and one for its last. Reads run.json and history.jsonl where the run
-wrote them, otherwise configs.yaml and train_log.txt, so that older runs and those of published programs get rows, too.
-What a run does not say stays empty.
+Every run directory gets a row for its best epoch and one for its last. Reads run.json and history.jsonl if they exist,
+otherwise configs.yaml and train_log.txt, so that older runs and those of published programs get rows, too. What a run
+does not record stays empty.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MOST_FLAGS = 5
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory tells about itself."""
+    """What a run directory records."""
 
     path: Path
     flags: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Run:
     """content of run.json; empty for runs of programs that did not write one"""
 
     def gaps(self) -> str:
-        """What it does not say, in words."""
+        """What is missing from it, in words."""
         gaps = [] if self.record else ["no run.json, so time and memory are unknown"]
         epoch, epochs = self.last.get("epoch", 0), self.flags.get("num_epoch")
         if not self.best:
@@ -68,12 +68,12 @@ def runs_at(path: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> Run:
-    """Everything a run directory says about itself.
+    """Everything that a run directory records.
 
     Raises:
         UserError: names the file that is damaged.
     """
-    record = _read_json(path / "run.json")
+    record = _read_json(path / "run.json") if (path / "run.json").is_file() else {}
     flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
     evaluations = [{**entry.val, "epoch": entry.epoch} for entry in read_history(path) if entry.val]
     evaluations = evaluations or _evaluations_in(path / "train_log.txt")
@@ -83,8 +83,6 @@ def read_run(path: Path) -> Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -117,12 +115,11 @@ def _evaluations_in(log: Path) -> list[dict[str, float]]:
     return [metrics for metrics in evaluations if "R1" in metrics]
 
 
-def method_name(flags: Mapping[str, Any], configs: Path = CONFIGS) -> str:
+def method_name(flags: Mapping[str, Any]) -> str:
     """The system in ``configs/`` whose losses these flags have, or the run's ``--name``."""
-    losses = _losses(flags)
-    for path in sorted(configs.glob("*.yaml")):
-        given = read_yaml(path)
-        if "_" not in path.stem and len(_losses(given)) > 1 and _losses(given) == losses:
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        losses = _losses(read_yaml(path))
+        if "_" not in path.stem and len(losses) > 1 and losses == _losses(flags):
             return path.stem.upper()
     return str(flags.get("name") or "")
 
@@ -167,13 +164,10 @@ def flags_by_run(runs: Sequence[Run], flags: Sequence[str]) -> Table:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """The folder of each run, with as many of its parents as are needed to tell the runs apart."""
-    parts = [run.path.absolute().parts for run in runs]
-    deepest = max(map(len, parts), default=1)
-    for depth in range(1, deepest + 1):
-        names = ["/".join(each[-depth:]) for each in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
+    parts, depth = [run.path.absolute().parts for run in runs], 1
+    while len({each[-depth:] for each in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(each[-depth:]) for each in parts]
 
 
 def _time_and_memory(record: Mapping[str, Any]) -> tuple[str, str]:
@@ -188,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m analysis.compare", description="One table of many runs.", allow_abbrev=False
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders of them")
+    parser.set_defaults(form="pretty")
     form = parser.add_mutually_exclusive_group()
     for name, text in (("csv", "for a spreadsheet"), ("latex", "for a paper"), ("markdown", "for an issue")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print it {text}")
@@ -202,12 +197,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"skipped, no configs.yaml or run.json in it: {', '.join(skipped)}", file=sys.stderr)
     runs = [read_run(path) for path in paths if is_run(path)]
     if not runs:
-        raise UserError("none of these is a run directory; expected some such as logs/CUHK-PEDES/*")
+        raise UserError("none of these is a run directory; expected paths such as logs/CUHK-PEDES/*")
     flags = differing_flags(runs)
-    wide = args.form == "csv" or len(flags) <= MOST_FLAGS
-    print(getattr(comparison(runs, flags if wide else ()), args.form or "pretty")())
-    if not wide:
-        print(getattr(flags_by_run(runs, flags), args.form or "pretty")())
+    if args.form == "csv" or len(flags) <= MOST_FLAGS:
+        tables = [comparison(runs, flags)]
+    else:
+        tables = [comparison(runs, ()), flags_by_run(runs, flags)]
+    for table in tables:
+        print(getattr(table, args.form)())
     for run, label in zip(runs, labels(runs), strict=True):
         if gaps := run.gaps():
             print(f"{label}: {gaps}", file=sys.stderr)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.evaluated_run import load_split, log_start
+from analysis.evaluated_run import TestOptions, load_split, log_start
 from datasets import DATASETS
 from datasets.mannequins.options import MannequinOptions
 from datasets.options import DataOptions
@@ -14,7 +14,7 @@ from model.checkpoints.restore import restore
 from processor.evaluator import Evaluator
 from processor.metrics import METRICS
 from utils import UserError
-from utils.device import Precision
+from utils.device import TestDeviceOptions, pick_precision
 from utils.distributed import main_first, on_main
 from utils.options import Options, opt
 from utils.tables import Table
@@ -30,9 +30,7 @@ class CrossDomainOptions:
     """Flags of the cross-domain table."""
 
     cross_domain: tuple[Path, ...] = opt((), "run directories: test each one's best.pth on the data sets of all")
-    targets: tuple[str, ...] = opt(
-        (), "data sets to test on instead, as NAME or NAME=ROOT_DIR (without it: --root_dir)"
-    )
+    targets: tuple[str, ...] = opt((), "data sets to test on instead, as NAME or NAME=ROOT_DIR (default: --root_dir)")
     csv: Path | None = opt(None, "also write every number to this file")
 
     def __post_init__(self) -> None:
@@ -99,22 +97,18 @@ class CrossDomainResult(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def cross_domain(
-    options: Options, precision: Precision, split: str, allow_unmatched: bool, ignored: Collection[str]
-) -> None:
+def cross_domain(options: Options, ignored: Collection[str]) -> None:
     """Print R1 and mAP of every run of ``--cross_domain`` on every data set, and write ``--csv``.
 
     Args:
         options: flags of the command line; each run's ``configs.yaml`` fills in the others.
-        precision: device and arithmetic of network layers.
-        split: to test on.
-        allow_unmatched: leave out queries without a match.
         ignored: keys of ``configs.yaml`` that have no effect on a test.
 
     Raises:
         UserError: a flag makes sense for a single run only; a run has no weights; no such data set.
     """
-    flags = options.get(CrossDomainOptions)
+    flags, test = options.get(CrossDomainOptions), options.get(TestOptions)
+    precision = pick_precision(options.get(TestDeviceOptions))
     for name in [*filter(options.given, SINGLE_RUN_FLAGS), *(["config_file"] if options.config_file else [])]:
         raise UserError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
     for path in flags.cross_domain:
@@ -127,10 +121,10 @@ def cross_domain(
     for path, run in runs.items():
         model, own = restore(path / "best.pth", run.get, precision).model, CrossDomainTarget.of(run)
         for target in targets:
-            log_start(path, target.dataset_name, split, model)
+            log_start(path, target.dataset_name, test.test_split, model)
             with main_first():
-                _, data = load_split(target.flags_of(run), model, split)
-            metrics = Evaluator(model, data).evaluate(allow_unmatched=allow_unmatched).rows["t2i"]
+                _, split = load_split(target.flags_of(run), model, test.test_split)
+            metrics = Evaluator(model, split).evaluate(allow_unmatched=test.allow_unmatched).rows["t2i"]
             results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
     log.info(
         "R1 / mAP, text to image, %s; * the data set that the run was trained on\n%s",
@@ -153,8 +147,7 @@ def matrix(results: Sequence[CrossDomainResult]) -> Table:
 
 def long_table(results: Sequence[CrossDomainResult]) -> Table:
     """A row per run and data set, with all metrics."""
-    rows = (
-        (run, target, "yes" if own else "no", *(f"{metrics[name]:.3f}" for name in METRICS))
-        for run, target, own, metrics in results
-    )
+    rows = []
+    for run, target, own, metrics in results:
+        rows.append((run, target, "yes" if own else "no", *(f"{metrics[name]:.3f}" for name in METRICS)))
     return Table(("run", "data set", "own", *METRICS), tuple(rows), text_columns=3)

@@ -1,4 +1,4 @@
-"""A trained run and a split that it was tested on: what the report and the cross-domain table are made from."""
+"""A trained run and a split that it was tested on: what reports and tables are made from; and the flags for both."""
 
 import logging
 from collections.abc import Mapping
@@ -27,17 +27,42 @@ class TestOptions:
     checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
     test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
     i2t: bool = opt(False, "also rank captions for every image")
-    export_merged: Path | None = opt(
-        None, "also write the towers here, with LoRA merged into their weights, as a run without LoRA would"
-    )
+    export_merged: Path | None = opt(None, "also write the towers to this file, with LoRA merged into their weights")
     allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
-    rerank: int = opt(
-        0, "also put the first N images of every query in the order of the matching head (runs with the itm loss)"
-    )
+    rerank: int = opt(0, "also rerank the first N images of every query by the matching head (runs with the itm loss)")
 
     def __post_init__(self) -> None:
         if self.rerank < 0:
             raise UserError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Flags of the report."""
+
+    report: bool = opt(False, "write a page with example queries and diagrams")
+    report_dir: Path | None = opt(None, "folder of the page; default: RUN/report_DATASET_SPLIT")
+    report_queries: tuple[int, ...] = opt(
+        (), "queries to show, numbered from 0; default: a sample, the worst failures, the most confident errors"
+    )
+    report_count: int = opt(10, "queries in each of the three default lists")
+
+    def __post_init__(self) -> None:
+        if self.report_count < 1:
+            raise UserError(f"--report_count {self.report_count}: expected at least 1")
+        for name in ("report_dir", "report_queries"):
+            if getattr(self, name) and not self.report:
+                raise UserError(f"--{name}: has no effect without --report")
+
+    def require_queries(self, total: int, split: str) -> None:
+        """Refuse queries beyond the ``total`` of a split.
+
+        Raises:
+            UserError: names the first of them.
+        """
+        for query in self.report_queries:
+            if not 0 <= query < total:
+                raise UserError(f"--report_queries {query}: {split} has queries 0 to {total - 1}")
 
 
 class EvaluatedRun(NamedTuple):
@@ -61,13 +86,9 @@ def log_start(weights: Path, dataset_name: str, split: str, model: Retriever) ->
 
 
 def load_split(options: Options, model: Retriever, name: str, padded: bool = False) -> tuple[Dataset, EvaluationSplit]:
-    """The data set of the flags and one of its splits, prepared for a model.
+    """The data set of a run's flags and one of its splits, prepared for a model.
 
-    Args:
-        options: flags of the run.
-        model: will encode the split.
-        name: of the split.
-        padded: keep captions at full length and in order, even if the model does not need it.
+    ``padded`` keeps captions at full length and in order, even if the model does not need it.
 
     Raises:
         UserError: the data set cannot be used, or has no such split.

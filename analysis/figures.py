@@ -1,26 +1,24 @@
-"""The diagrams of a report. Imports matplotlib, which is slow: import this where a figure is drawn."""
+"""The diagrams of a report."""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from processor.run_dir.curves import _COLOURS, _FONT, _empty, _label, _legend_above
-
-_MATCH, _OTHER = _COLOURS[2], _COLOURS[1]
+from processor.run_dir.curves import COLOURS, FONT_SIZE, add_legend, label_axes, new_figure
 
 
 def draw_cmc(share_K: Sequence[float]) -> Figure:
     """R@k over k; ``share_K``: percent of queries with a match among the first 1, 2, ..."""
-    figure, (axes,) = _empty()
-    axes.plot(range(1, len(share_K) + 1), share_K, color=_COLOURS[0])
+    figure, (axes,) = new_figure()
+    axes.plot(range(1, len(share_K) + 1), share_K, color=COLOURS[0])
     axes.set_xscale("log")
     marks = [k for k in (1, 5, 10, 50, 100) if k <= len(share_K)]
     axes.set_xticks(marks, [str(k) for k in marks])
     axes.minorticks_off()
-    for k in [k for k in (1, 5, 10) if k <= len(share_K)]:
+    for k in marks[:3]:
         axes.annotate(f"R{k} {share_K[k - 1]:.1f}", (k, share_K[k - 1]), (7, -9), textcoords="offset points")
-        axes.plot(k, share_K[k - 1], "o", color=_COLOURS[0], markersize=4)
-    _label(axes, "k", "queries with a match\namong the first k (%)")
+        axes.plot(k, share_K[k - 1], "o", color=COLOURS[0], markersize=4)
+    label_axes(axes, "k", "queries with a match\namong the first k (%)")
     room = 0.12 * (100 - share_K[0]) + 1  # the first label stands below its point
     axes.set_ylim(share_K[0] - room, 100 + room / 3)
     return figure
@@ -28,39 +26,38 @@ def draw_cmc(share_K: Sequence[float]) -> Figure:
 
 def draw_histograms(match_N: Sequence[int], other_N: Sequence[int]) -> Figure:
     """Densities of the similarities of matching and other pairs, each with area 1; equal bins over [-1, 1]."""
-    figure, (axes,) = _empty()
+    figure, (axes,) = new_figure()
     width = 2 / len(match_N)
     edges = [-1 + width * number for number in range(len(match_N) + 1)]
     used = [n for n, counts in enumerate(zip(match_N, other_N, strict=True)) if any(counts)]
-    for counts, colour, name in ((other_N, _OTHER, "not matching"), (match_N, _MATCH, "matching")):
+    for counts, colour, name in ((other_N, COLOURS[1], "not matching"), (match_N, COLOURS[2], "matching")):
         total = max(sum(counts), 1)
         axes.stairs([count / total / width for count in counts], edges, fill=True, alpha=0.55, color=colour, label=name)
     axes.set_xlim(edges[max(min(used) - 1, 0)], edges[min(max(used) + 2, len(edges) - 1)])
-    _legend_above(axes)
-    _label(axes, "cosine similarity", "density")
+    add_legend(axes)
+    label_axes(axes, "cosine similarity", "density")
     return figure
 
 
 def draw_bars(shares: Mapping[str, float], counts: Mapping[str, int], x: str, y: str) -> Figure:
     """One bar per name, with how many it stands for written on it."""
-    figure, (axes,) = _empty()
-    bars = axes.bar(list(shares), list(shares.values()), color=_COLOURS[0], width=0.8)
-    axes.bar_label(bars, [f"n={counts[name]:,}" for name in shares], fontsize=_FONT - 2, padding=2)
+    figure, (axes,) = new_figure()
+    bars = axes.bar(list(shares), list(shares.values()), color=COLOURS[0], width=0.8)
+    axes.bar_label(bars, [f"n={counts[name]:,}" for name in shares], fontsize=FONT_SIZE - 2, padding=2)
     axes.margins(y=0.15)
-    _label(axes, x, y)
+    label_axes(axes, x, y)
     return figure
 
 
 def draw_stacked(rows: Mapping[str, Sequence[float]], parts: Sequence[str]) -> Figure:
     """One horizontal bar of 100 % per name, divided among the parts."""
-    figure, (axes,) = _empty(height=0.9 + 0.26 * len(rows))
-    left = [0.0] * len(rows)
+    figure, (axes,) = new_figure(height=0.9 + 0.26 * len(rows))
     for number, part in enumerate(parts):
         widths = [100 * values[number] / (sum(values) or 1) for values in rows.values()]
-        axes.barh(list(rows), widths, left=left, label=part, color=_COLOURS[number % len(_COLOURS)])
-        left = [start + width for start, width in zip(left, widths, strict=True)]
+        left = [100 * sum(values[:number]) / (sum(values) or 1) for values in rows.values()]
+        axes.barh(list(rows), widths, left=left, label=part, color=COLOURS[number % len(COLOURS)])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    _legend_above(axes)
-    _label(axes, "share (%)", "")
+    add_legend(axes)
+    label_axes(axes, "share (%)", "")
     return figure

@@ -6,13 +6,14 @@ add it to :data:`SECTIONS`.
 Shape letters: D embedding, E experts, N pairs of the training split, S sampled pairs, K neighbours, P prompts, V words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.evaluated_run import EvaluatedRun
+from analysis.figures import draw_stacked
 from analysis.page import Card, Diagram, Section
 from datasets.contact_sheet import Tile
 from datasets.records import ImageRecord
@@ -29,17 +30,11 @@ IMAGE_BANK = "heads.memory_soft.image_bank"
 
 def experts_section(run: EvaluatedRun) -> Section | None:
     """PHP: how the tokens are divided among the experts."""
-    from analysis.figures import draw_stacked
-
     use = run.restored.model.expert_use()
     if not use:
         return None
     table = expert_table(use)
-    counts = {
-        f"block {block}, {name}": counts_E.tolist()
-        for block, blocks in enumerate(zip(*use.values(), strict=True))
-        for name, counts_E in zip(use, blocks, strict=True)
-    }
+    counts = {f"block {block}, {name}": counts_E.tolist() for block, name, counts_E in _by_block(use)}
     return Section(
         "Experts",
         "How many tokens chose each expert, in this test and during training, and the entropy of the shares in nats. "
@@ -50,18 +45,19 @@ def experts_section(run: EvaluatedRun) -> Section | None:
     )
 
 
-def expert_table(use: Mapping[str, Tensor]) -> Table:
-    """Tokens that chose each expert, and the entropy of an expert's share in nats (at most the log of their number).
-
-    Args:
-        use: (blocks, E) counts by modality.
-    """
-    rows = []
+def _by_block(use: Mapping[str, Tensor]) -> Iterator[tuple[int, str, Tensor]]:
+    """(block, modality, counts_E) from the (blocks, E) counts of every modality."""
     for block, blocks in enumerate(zip(*use.values(), strict=True)):
-        for name, counts_E in zip(use, blocks, strict=True):
-            share_E = counts_E.double() / counts_E.sum().clamp(min=1)
-            entropy = torch.special.entr(share_E).sum().item()
-            rows.append((f"{block}", name, *(f"{count:,}" for count in counts_E.tolist()), f"{entropy:.3f}"))
+        yield from ((block, name, counts_E) for name, counts_E in zip(use, blocks, strict=True))
+
+
+def expert_table(use: Mapping[str, Tensor]) -> Table:
+    """Tokens that chose each expert, and the entropy of their shares in nats; ``use``: (blocks, E) by modality."""
+    rows = []
+    for block, name, counts_E in _by_block(use):
+        share_E = counts_E.double() / counts_E.sum().clamp(min=1)
+        entropy = torch.special.entr(share_E).sum().item()
+        rows.append((f"{block}", name, *(f"{count:,}" for count in counts_E.tolist()), f"{entropy:.3f}"))
     experts = (f"expert {number}" for number in range(len(rows[0]) - 3))
     return Table(("block", "tokens of", *experts, "entropy"), tuple(rows), text_columns=2)
 
@@ -97,16 +93,14 @@ def associations_section(run: EvaluatedRun) -> Section | None:
     bank_ND = run.restored.state[IMAGE_BANK].float()
     pairs = [(record, caption) for record in run.dataset.train for caption in record.captions]
     if len(bank_ND) != len(pairs):
-        text = (
-            f"None to show: the memory holds {len(bank_ND):,} pairs of another data set; this one has {len(pairs):,}."
-        )
-        return Section("Associations", text)
+        counts = f"{len(bank_ND):,} pairs of another data set; this one has {len(pairs):,}"
+        return Section("Associations", f"None to show: the memory holds {counts}.")
     pair_S = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values
     threshold = run.options.get(MemorySoftOptions).id_threshod
     near = find_neighbours(bank_ND[pair_S], bank_ND, threshold)
     text = (
         f"How many neighbours above --id_threshod {threshold:g} the image memory finds for {len(pair_S):,} of the "
-        f"{len(pairs):,} training pairs. The memory never sees identities; they only serve here to tell how many "
+        f"{len(pairs):,} training pairs. The memory never sees identities; they are used here only to tell how many "
         "neighbours show the same person. Each example has the image of a pair beside its caption, and below it the "
         "neighbours with their cosine similarity."
     )
@@ -136,19 +130,13 @@ def _associations(pairs: Sequence[tuple[ImageRecord, str]], pair_S: Tensor, near
     for row in near.is_near_BK.any(dim=1).nonzero().flatten()[:EXAMPLES].tolist():
         record, caption = pairs[pair_S[row]]
         is_near_K = near.is_near_BK[row]
-        neighbours = zip(near.row_BK[row][is_near_K].tolist(), near.cosine_BK[row][is_near_K].tolist(), strict=True)
-        tiles = tuple(
-            Tile(pairs[other][0].path, f"{cosine:.3f}", pairs[other][0].pid == record.pid)
-            for other, cosine in neighbours
-        )
-        cards.append(Card(f"Training pair {pair_S[row]}", caption, tiles, Tile(record.path, "the pair")))
+        tiles = []
+        for other, cosine in zip(near.row_BK[row][is_near_K], near.cosine_BK[row][is_near_K], strict=True):
+            neighbour, _ = pairs[other]
+            tiles.append(Tile(neighbour.path, f"{cosine:.3f}", neighbour.pid == record.pid))
+        cards.append(Card(f"Training pair {pair_S[row]}", caption, tuple(tiles), Tile(record.path, "the pair")))
     return tuple(cards)
 
 
 SECTIONS = (experts_section, prompts_section, associations_section)
 """in the order of the page"""
-
-
-def method_sections(run: EvaluatedRun) -> list[Section]:
-    """The sections for what this run has."""
-    return [section for make in SECTIONS if (section := make(run)) is not None]

@@ -5,18 +5,18 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from datasets.contact_sheet import Tile
+from datasets.images.decode import decode
+from processor.run_dir.curves import save_png
 from utils.log import hide_bar
 from utils.tables import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HEIGHTS = (224, 176, 144, 112, 80, 56)
 """pictures are scaled to the first of these heights, in pixels, with which they all fit"""
@@ -41,7 +41,7 @@ class Diagram(NamedTuple):
     """of its PNG file"""
     alt: str
     """what it shows, for those who cannot see it"""
-    figure: "Figure"
+    figure: Figure
 
 
 class Section(NamedTuple):
@@ -54,34 +54,18 @@ class Section(NamedTuple):
     cards: tuple[Card, ...] = ()
 
 
-def write_page(
-    folder: Path,
-    title: str,
-    facts: Mapping[str, str],
-    sections: Sequence[Section],
-    decode: Callable[[Path], Image.Image],
-) -> Path:
-    """Write ``report.html`` and the PNG files of its diagrams.
+def write_page(folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> Path:
+    """Write ``report.html`` and the PNG files of its diagrams to a folder, made if need be; returns the page.
 
-    Args:
-        folder: made if need be.
-        title: of the page.
-        facts: name and value of what stands below the title.
-        sections: in their order.
-        decode: from a file to an upright RGB image.
-
-    Returns:
-        the page.
+    ``facts`` are names and values that stand below the title.
     """
-    from processor.run_dir.curves import save_png
-
     folder.mkdir(parents=True, exist_ok=True)
     diagrams = [diagram for section in sections for diagram in section.figures]
     for diagram in diagrams:
         save_png(diagram.figure, folder / f"{diagram.name}.png")
     tiles = [tile for section in sections for card in section.cards for tile in (*card.tiles, card.aside) if tile]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=PackageLoader("analysis"),
         autoescape=True,  # captions and paths come from anywhere
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -92,24 +76,17 @@ def write_page(
         facts=facts,
         sections=sections,
         drawn={diagram.name: _svg(diagram.figure) for diagram in diagrams},
-        pictures=_embedded(Counter(tile.path for tile in tiles), decode),
+        pictures=_embedded(Counter(tile.path for tile in tiles)),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _svg(figure: "Figure") -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg")
-    return _uri("image/svg+xml", file.getvalue())
-
-
-def _embedded(uses: Mapping[Path, int], decode: Callable[[Path], Image.Image]) -> dict[Path, str]:
+def _embedded(uses: Mapping[Path, int]) -> dict[Path, str]:
     """Every picture as a data URI, at the largest of :data:`HEIGHTS` with which all uses together fit."""
-    images = {
-        path: _shrunk(decode(path), HEIGHTS[0]) for path in tqdm(uses, desc="pictures", leave=False, disable=hide_bar())
-    }
+    bar = tqdm(uses, desc="pictures", leave=False, disable=hide_bar())
+    images = {path: _shrunk(decode(path), HEIGHTS[0]) for path in bar}
     for height in HEIGHTS:
         pictures = {path: _jpeg(_shrunk(image, height)) for path, image in images.items()}
         if sum(len(uri) * uses[path] for path, uri in pictures.items()) <= PICTURE_BYTES:
@@ -122,11 +99,14 @@ def _shrunk(image: Image.Image, height: int) -> Image.Image:
     return inside if inside.height < image.height else image
 
 
+def _svg(figure: Figure) -> str:
+    return _data_uri("svg+xml", lambda file: figure.savefig(file, format="svg"))
+
+
 def _jpeg(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=82, optimize=True)
-    return _uri("image/jpeg", file.getvalue())
+    return _data_uri("jpeg", lambda file: image.save(file, "JPEG", quality=82, optimize=True))
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _data_uri(kind: str, write: Callable[[BinaryIO], None]) -> str:
+    write(file := io.BytesIO())
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -5,27 +5,25 @@ Shape letters: Q queries (captions), G gallery images, D embedding.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from analysis.evaluated_run import EvaluatedRun
-from analysis.method_sections import method_sections
+from analysis.evaluated_run import EvaluatedRun, ReportOptions
+from analysis.figures import draw_bars, draw_cmc, draw_histograms
+from analysis.method_sections import SECTIONS
 from analysis.page import Card, Diagram, Section, write_page
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.contact_sheet import Tile, draw_sheet
-from datasets.images.decode import decode
 from datasets.records import counts
 from model.build import LossOptions
 from processor.evaluator import sheet_rows
 from processor.metrics import METRICS
 from processor.metrics.ranks import rank_matches
 from processor.metrics.scores import Hit, Retrieved, Scores, retrieve, sum_up_scores
-from utils import UserError
-from utils.options import opt
 from utils.tables import Table
 
 IMAGES = 10
@@ -38,41 +36,12 @@ LENGTH_GROUPS = 6
 SAMPLE_SEED = 0
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """Flags of the report."""
-
-    report: bool = opt(False, "write a page with example queries and diagrams")
-    report_dir: Path | None = opt(None, "folder of the page; default: RUN/report_DATASET_SPLIT")
-    report_queries: tuple[int, ...] = opt(
-        (), "queries to show, numbered from 0; default: a sample, the worst failures, the most confident errors"
-    )
-    report_count: int = opt(10, "queries in each of the three default lists")
-
-    def __post_init__(self) -> None:
-        if self.report_count < 1:
-            raise UserError(f"--report_count {self.report_count}: expected at least 1")
-        for name in ("report_dir", "report_queries"):
-            if getattr(self, name) and not self.report:
-                raise UserError(f"--{name}: has no effect without --report")
-
-    def require_queries(self, total: int, split: str) -> None:
-        """Refuse queries beyond the ``total`` of a split.
-
-        Raises:
-            UserError: names the first of them.
-        """
-        for query in self.report_queries:
-            if not 0 <= query < total:
-                raise UserError(f"--report_queries {query}: {split} has queries 0 to {total - 1}")
-
-
 class QueryList(NamedTuple):
     """Queries that the page shows under one heading."""
 
     title: str
     text: str
-    queries: list[int]
+    queries: Sequence[int]
 
 
 def write_report(run: EvaluatedRun) -> Path:
@@ -93,27 +62,23 @@ def write_report(run: EvaluatedRun) -> Path:
         "identities, images, captions": ", ".join(f"{number:,}" for number in counts(run.split.records)),
         "losses": run.options.get(LossOptions).loss_names,
     }
-    sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, run.split), *method_sections(run)]
-    folder.mkdir(parents=True, exist_ok=True)
+    sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, run.split)]
+    sections += [section for make in SECTIONS if (section := make(run)) is not None]
     for title, text, chosen in lists:
         text = text if chosen else "None: every query ranks the right person first."
         sections.append(Section(title, text, cards=tuple(cards[query] for query in chosen)))
+    page = write_page(folder, f"Report: {facts['data set']}", facts, sections)
+    for title, _, chosen in lists:
         if chosen:
             sheet = draw_sheet(sheet_rows([found[query] for query in chosen[:SHEET_QUERIES]], run.split))
             sheet.save(folder / f"{title.lower().replace(' ', '_')}.png")
-    return write_page(folder, f"Report: {facts['data set']}", facts, sections, decode)
+    return page
 
 
 def _query_lists(options: ReportOptions, rank_Q: Tensor, scores: Scores) -> list[QueryList]:
-    """The queries of ``--report_queries``, or a sample and the failures.
-
-    Args:
-        options: the flags.
-        rank_Q: rank of the nearest match; 0 for a query without any.
-        scores: of all queries.
-    """
+    """The queries of ``--report_queries``, or a sample and the failures; rank 0 is a query without any match."""
     if options.report_queries:
-        return [QueryList("Chosen queries", "Those of --report_queries.", list(options.report_queries))]
+        return [QueryList("Chosen queries", "Those of --report_queries.", options.report_queries)]
     count = options.report_count
     matched_Q = (rank_Q > 0).cpu().nonzero().flatten()
     order = torch.randperm(len(matched_Q), generator=torch.Generator().manual_seed(SAMPLE_SEED))
@@ -143,8 +108,6 @@ def _result_section(rows: Mapping[str, Mapping[str, float]]) -> Section:
 
 
 def _diagrams_section(rank_Q: Tensor, scores: Scores, split: EvaluationSplit) -> Section:
-    from analysis.figures import draw_bars, draw_cmc, draw_histograms
-
     rank_M = rank_Q[rank_Q > 0]
     share_K = [100 * (rank_M <= k).double().mean().item() for k in range(1, min(CMC_RANKS, len(split.records)) + 1)]
     histograms = draw_histograms(scores.match_N.tolist(), scores.other_N.tolist())
@@ -165,9 +128,8 @@ def _r1_by_length(ranks: Sequence[int], captions: Sequence[str]) -> tuple[dict[s
     """R1 in percent and number of queries, by groups of words per caption that are about equally large."""
     known = sorted((len(caption.split()), rank) for caption, rank in zip(captions, ranks, strict=True) if rank)
     first = dict.fromkeys(known[len(known) * group // LENGTH_GROUPS][0] for group in range(LENGTH_GROUPS))
-    starts = [*first, known[-1][0] + 1]
     shares, counts = {}, {}
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise([*first, known[-1][0] + 1]):
         group = [rank for words, rank in known if start <= words < end]
         label = f"{start}" if end == start + 1 else f"{start}\u2013{end - 1}"
         shares[label], counts[label] = 100 * sum(rank == 1 for rank in group) / len(group), len(group)

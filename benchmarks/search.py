@@ -20,7 +20,8 @@ from prettytable import PrettyTable
 
 from gallery.encoder import FeatureEncoder
 from gallery.index import EncodedPhotos, GalleryIndex, IndexedPhotos
-from gallery.ranking import RankingOptions, build_ranking
+from gallery.options import RankingOptions
+from gallery.ranking import build_ranking
 from gallery.searcher import Searcher
 from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions

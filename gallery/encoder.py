@@ -29,8 +29,7 @@ class FeatureEncoder:
 
     def photos(self, batches: Iterable[PhotoBatch]) -> Iterator[EncodedPhotos]:
         """Encode a gallery, batch by batch."""
-        for batch in batches:
-            yield EncodedPhotos(batch.names, self.images(batch.pixels_BCHW), batch.faults)
+        return (EncodedPhotos(names, self.images(pixels_BCHW), faults) for names, pixels_BCHW, faults in batches)
 
     def image_file(self, path: Path) -> np.ndarray:
         """(1, D) of an image file.
@@ -60,12 +59,11 @@ class FeatureEncoder:
     @torch.inference_mode()
     def _encode(self, encode: Callable[..., Encoded], *inputs: Tensor) -> np.ndarray:
         """Features of inputs with one row per sample."""
-        rows = len(inputs[0])
-        if not rows:
+        if not len(inputs[0]):
             return np.empty((0, 0), np.float32)
+        inputs = [tensor.to(self.model.precision.device, non_blocking=True) for tensor in inputs]
         # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
-        size = 1 if self.model.attends_over_batch else rows
-        device, pooled = self.model.precision.device, []
-        for parts in zip(*(tensor.split(size) for tensor in inputs), strict=True):
-            pooled.append(encode(*(part.to(device, non_blocking=True) for part in parts)).pooled)
-        return torch.nn.functional.normalize(torch.cat(pooled).float(), dim=1).cpu().numpy()
+        size = 1 if self.model.attends_over_batch else len(inputs[0])
+        parts = zip(*(tensor.split(size) for tensor in inputs), strict=True)
+        pooled_BD = torch.cat([encode(*part).pooled for part in parts])
+        return torch.nn.functional.normalize(pooled_BD.float(), dim=1).cpu().numpy()

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS photos (
     name BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, row INTEGER NOT NULL UNIQUE
 ) WITHOUT ROWID;
 """
+_FIRST_ROWS = "INSERT OR IGNORE INTO about VALUES ('made by', ?), ('generation', '0')"
 _NOT_DAMAGE = (SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR, SQLITE_PERM, SQLITE_READONLY)
 """errors of the disk or of other processes, which say nothing about the index"""
 _COMMIT_ROWS, _COMMIT_SECONDS = 2048, 5.0
@@ -86,25 +87,13 @@ class IndexedPhotos(NamedTuple):
     """the N of ``vectors-N.f32``"""
 
 
-class IndexChanges(NamedTuple):
-    """How an index differs from the folder."""
-
-    todo: list[str]
-    """photos that are new or have changed"""
-    outdated: list[str]
-    """photos in the index that have changed or are gone"""
-
-
 class GalleryIndex:
     """The index in one folder, which need not exist before :meth:`update`."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any], dim: int) -> None:
-        """Name an index; nothing is read or written yet.
+        """Name an index with D = ``dim``; nothing is read or written yet.
 
-        Args:
-            folder: where the index is or will be.
-            about: what the features depend on, in values that json can write; any other index is refused.
-            dim: width D of a feature.
+        ``about`` is what the features depend on, in values that json can write; any other index is refused.
         """
         self.folder, self.dim = folder, dim
         self._about = json.dumps({**about, "dim": dim}, sort_keys=True)
@@ -115,14 +104,9 @@ class GalleryIndex:
     ) -> dict[str, str]:
         """Encode photos that are new or have changed and forget those that are gone; without any, nothing is written.
 
-        Waits for another process that updates the same index. Work is saved every few seconds.
-
-        Args:
-            stamps: of every photo in the folder.
-            encode: names to features, in batches of any size.
-
-        Returns:
-            the photos that cannot be read, with the reasons; the next update tries them again.
+        Waits for another process that updates the same index. Work is saved every few seconds. ``stamps`` are those of
+        every photo in the folder; ``encode`` takes names and yields their features in batches of any size. Returns the
+        photos that cannot be read, with the reasons; the next update tries them again.
 
         Raises:
             UserError: the index is damaged or cannot be written.
@@ -135,7 +119,7 @@ class GalleryIndex:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
                 todo, outdated = self.changes(stamps)  # again: another process may have done the work meanwhile
-                with self._open(write=True) as db:
+                with self._open(write=True) as (db, _):
                     db.executemany("DELETE FROM photos WHERE name = ?", [(os.fsencode(name),) for name in outdated])
                 faults = self._add(encode(todo), len(todo), stamps) if todo else {}
                 self._compact()
@@ -148,15 +132,13 @@ class GalleryIndex:
                 f"--index_dir: cannot write {self.folder} ({error.strerror or error}); choose another folder"
             ) from None
 
-    def changes(self, stamps: Mapping[str, Stamp]) -> IndexChanges:
-        """What :meth:`update` would do."""
-        with self._open() as db:
+    def changes(self, stamps: Mapping[str, Stamp]) -> tuple[list[str], list[str]]:
+        """Photos that are new or have changed, and photos of the index that have changed or are gone."""
+        with self._open() as (db, _):
             rows = db.execute("SELECT name, size, mtime FROM photos")
             known = {os.fsdecode(name): (size, mtime) for name, size, mtime in rows}
-        return IndexChanges(
-            [name for name, stamp in stamps.items() if known.get(name) != stamp],
-            [name for name, stamp in known.items() if stamps.get(name) != stamp],
-        )
+        todo = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+        return todo, [name for name, stamp in known.items() if stamps.get(name) != stamp]
 
     def read(self) -> IndexedPhotos:
         """All photos of the index.
@@ -164,11 +146,9 @@ class GalleryIndex:
         Raises:
             UserError: the index is damaged.
         """
-        with self._open() as db:
+        with self._open() as (db, generation):
             found = db.execute("SELECT name, row FROM photos ORDER BY row").fetchall()
-            generation = self._generation(db)
-            path = self._vectors(generation)
-            rows = self._rows(path)
+            path, rows = self._vectors(generation)
             mapped_RD = np.memmap(path, "<f4", "r", shape=(rows, self.dim)) if rows else np.empty((0, self.dim), "<f4")
         try:
             names = [os.fsdecode(name) for name, _ in found]
@@ -184,18 +164,17 @@ class GalleryIndex:
                 raise self._damaged(f"{path.name} contains features that are not of length 1")
         return IndexedPhotos(names, vectors_ND, row_N, generation)
 
-    def _vectors(self, generation: int) -> Path:
-        return self.folder / f"vectors-{generation}.f32"
-
-    def _rows(self, path: Path) -> int:
-        return path.stat().st_size // (4 * self.dim) if path.exists() else 0
+    def _vectors(self, generation: int) -> tuple[Path, int]:
+        """A file of vectors, and how many rows it holds."""
+        path = self.folder / f"vectors-{generation}.f32"
+        return path, path.stat().st_size // (4 * self.dim) if path.exists() else 0
 
     def _damaged(self, reason: object) -> UserError:
         return UserError(f"{self.folder}: the index is damaged ({reason}); delete this folder and search again")
 
     @contextmanager
-    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction; for reading, an index that does not exist is an empty one in memory."""
+    def _open(self, write: bool = False) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """A transaction and the generation; for reading, an index that does not exist is an empty one in memory."""
         create = write or not self._database.exists()
         # Not "ro" for reading, because what a killed process left half done must be rolled back first. If the file is
         # not writable, "rw" opens it read-only.
@@ -208,40 +187,33 @@ class GalleryIndex:
                 with db:
                     db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                     if create:
-                        first = "INSERT OR IGNORE INTO about VALUES ('made by', ?), ('generation', '0')"
-                        db.execute(first, [self._about])
-                    (about,) = db.execute("SELECT value FROM about WHERE key = 'made by'").fetchone() or ("nothing",)
-                    if about != self._about:
-                        raise self._damaged(f"made by {about}, expected {self._about}")
-                    yield db
+                        db.execute(_FIRST_ROWS, [self._about])
+                    about = dict(db.execute("SELECT key, value FROM about"))
+                    made_by, generation = about.get("made by", "nothing"), str(about.get("generation"))
+                    if made_by != self._about:
+                        raise self._damaged(f"made by {made_by}, expected {self._about}")
+                    if not generation.isdecimal():
+                        raise self._damaged("it does not name its file of vectors")
+                    yield db, int(generation)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_DAMAGE:
                 raise OSError(f"{self._database}: {error}") from None
             raise self._damaged(error) from None
 
-    def _generation(self, db: sqlite3.Connection) -> int:
-        found = db.execute("SELECT value FROM about WHERE key = 'generation'").fetchone()
-        if not found or not str(found[0]).isdecimal():
-            raise self._damaged("it does not name its file of vectors")
-        return int(found[0])
-
     def _add(self, batches: Iterable[EncodedPhotos], total: int, stamps: Mapping[str, Stamp]) -> dict[str, str]:
         faults: dict[str, str] = {}
         waiting: list[str] = []
-        with self._open(write=True) as db:
-            path = self._vectors(self._generation(db))
-        next_row = self._rows(path)
-        with (
-            path.open("ab") as vectors,
-            tqdm(desc="indexing", total=total, unit=" photos", disable=hide_bar()) as bar,
-        ):
+        with self._open(write=True) as (_, generation):
+            path, next_row = self._vectors(generation)
+        bar = tqdm(desc="indexing", total=total, unit=" photos", disable=hide_bar())
+        with bar, path.open("ab") as vectors:
             vectors.truncate(next_row * 4 * self.dim)
 
             def commit() -> None:
                 nonlocal next_row
                 vectors.flush()
                 os.fsync(vectors.fileno())
-                with self._open(write=True) as db:
+                with self._open(write=True) as (db, _):
                     rows = [(os.fsencode(name), *stamps[name], row) for row, name in enumerate(waiting, next_row)]
                     db.executemany("INSERT INTO photos VALUES (?, ?, ?, ?)", rows)
                 next_row += len(waiting)
@@ -249,13 +221,13 @@ class GalleryIndex:
 
             last = time.monotonic()
             try:
-                for batch in batches:
-                    if not np.isfinite(batch.vectors_BD).all():
+                for names, vectors_BD, unreadable in batches:
+                    if not np.isfinite(vectors_BD).all():
                         raise UserError("the checkpoint gives features that are not finite; its training has diverged")
-                    vectors.write(batch.vectors_BD.astype("<f4").tobytes())
-                    waiting += batch.names
-                    faults.update(batch.faults)
-                    bar.update(len(batch.names) + len(batch.faults))
+                    vectors.write(vectors_BD.astype("<f4").tobytes())
+                    waiting += names
+                    faults |= unreadable
+                    bar.update(len(names) + len(unreadable))
                     if len(waiting) >= _COMMIT_ROWS or time.monotonic() - last > _COMMIT_SECONDS:
                         commit()
                         last = time.monotonic()
@@ -266,17 +238,15 @@ class GalleryIndex:
     def _compact(self) -> None:
         """Copy the rows that have a photo to the next file, if too many have none."""
         photos = self.read()
-        old = self._vectors(photos.generation)
-        rows = self._rows(old)
+        old, rows = self._vectors(photos.generation)
         if rows - len(photos.names) <= _DEAD_SHARE * rows:
             return
-        new = self._vectors(photos.generation + 1)
-        with new.open("wb") as file:
+        with self._vectors(photos.generation + 1)[0].open("wb") as file:
             for rows_B in row_slices(len(photos.names)):
                 file.write(photos.vectors_ND[rows_B].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        with self._open(write=True) as db:
+        with self._open(write=True) as (db, _):
             # In ascending order, so that no two photos share a row on the way.
             db.executemany("UPDATE photos SET row = ? WHERE row = ?", enumerate(photos.row_N.tolist()))
             db.execute("UPDATE about SET value = ? WHERE key = 'generation'", [str(photos.generation + 1)])

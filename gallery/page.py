@@ -10,29 +10,26 @@ import logging
 import re
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import waitress
+from flask import Flask, Response, render_template, request
 from PIL import Image
 
 from datasets.images.decode import ImageError, decode
+from gallery.options import HOST
 from gallery.photos import printable
 from gallery.searcher import Searcher
 from utils import UserError
 from utils.log import NEXT
-from utils.options import opt
-
-if TYPE_CHECKING:
-    from flask import Flask, Request, Response
 
 log = logging.getLogger("descry")
 
-HOST = "127.0.0.1"
-MOST = 500
+MOST_HITS = 500
 """photos on a page"""
 _THUMB = (320, 480)
+_JPEG = {"Content-Type": "image/jpeg"}
 _UPLOAD_BYTES = 32 << 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -45,39 +42,12 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class PageOptions:
-    """Flags of the search page."""
-
-    serve: bool = opt(False, f"open a search page on {HOST}")
-    port: int = opt(7860, "port of the search page; 0 takes any that is free")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"--port {self.port}: expected 0 to 65535")
-
-
-def require_packages() -> None:
-    """Check that the packages behind ``--serve`` are installed, before any work is done.
-
-    Raises:
-        UserError: names the command that installs it.
-    """
-    try:
-        import flask  # noqa: F401
-        import waitress  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--serve: needs the package {error.name}; pip install flask waitress") from None
-
-
-def serve(app: "Flask", port: int) -> None:
+def serve(app: Flask, port: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:
         UserError: the port is taken.
     """
-    import waitress
-
     try:
         server = waitress.create_server(app, host=HOST, port=port, max_request_body_size=_UPLOAD_BYTES, threads=8)
     except OSError as error:
@@ -86,59 +56,47 @@ def serve(app: "Flask", port: int) -> None:
     server.run()
 
 
-class RequestError(UserError):
-    """A request that cannot be answered; the message is shown on the page."""
-
-
-def _guarded_app() -> "Flask":
+def _guarded_app() -> Flask:
     """An application without routes that refuses foreign hosts and large uploads, and forbids foreign content."""
-    import flask
-
-    app = flask.Flask(__name__)
+    app = Flask(__name__)
     app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # not a foreign name that resolves to this machine
     app.config["MAX_CONTENT_LENGTH"] = _UPLOAD_BYTES
     app.url_map.merge_slashes = False
 
     @app.after_request
-    def guard(response: "Response") -> "Response":
+    def guard(response: Response) -> Response:
         response.headers.update(_HEADERS)
         return response
 
     return app
 
 
-def create_app(searcher: Searcher, k: int) -> "Flask":
+def create_app(searcher: Searcher, k: int) -> Flask:
     """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
-    import flask
-
     app = _guarded_app()
     app.jinja_env.filters["printable"] = printable
 
     def render(status: int = 200, **view: object) -> tuple[str, int]:
-        return flask.render_template("search.html", **{"query": "", "k": k, "total": len(searcher), **view}), status
+        return render_template("search.html", **{"query": "", "k": k, "total": len(searcher), **view}), status
 
     @app.route("/", methods=["GET", "POST"])
     def search() -> tuple[str, int]:
-        request = flask.request
-        view = {"query": request.values.get("q", ""), "k": request.values.get("k") or str(k)}
-        start = time.perf_counter()
+        values, start = request.values, time.perf_counter()
+        view = {"query": values.get("q", ""), "k": values.get("k") or str(k)}
         try:
-            view |= _answer(searcher, request, _number(view["k"], "number of photos", 1, MOST))
-        except RequestError as error:
+            view |= _answer(searcher, _number(view["k"], "number of photos", 1, MOST_HITS))
+        except UserError as error:
             return render(400, **view, error=str(error))
         return render(**view, seconds=time.perf_counter() - start)
 
-    @lru_cache(maxsize=2000)
-    def thumbnail(position: int) -> bytes:
-        return _jpeg(decode(searcher.path(position)), _THUMB)
-
     @app.get("/thumb/<int:position>")
-    def thumb(position: int) -> "Response":
-        return flask.Response(thumbnail(position), mimetype="image/jpeg")
+    @lru_cache(maxsize=2000)
+    def thumb(position: int) -> tuple[bytes, dict[str, str]]:
+        return _jpeg(decode(searcher.path(position)), _THUMB), _JPEG
 
     @app.get("/photo/<int:position>")
-    def photo(position: int) -> "Response":
-        return flask.Response(_jpeg(decode(searcher.path(position))), mimetype="image/jpeg")
+    def photo(position: int) -> tuple[bytes, dict[str, str]]:
+        return _jpeg(decode(searcher.path(position))), _JPEG
 
     @app.errorhandler(IndexError)
     @app.errorhandler(UserError)
@@ -153,10 +111,10 @@ def create_app(searcher: Searcher, k: int) -> "Flask":
     return app
 
 
-def _answer(searcher: Searcher, request: "Request", k: int) -> dict[str, object]:
-    """What the template needs to show the answer to a request."""
+def _answer(searcher: Searcher, k: int) -> dict[str, object]:
+    """What the template needs to show the answer to the present request."""
     if request.method == "POST":
-        return _by_upload(searcher, request, k)
+        return _by_upload(searcher, k)
     if "like" in request.args:
         position = _number(request.args["like"], "number of the photo", 0, len(searcher) - 1)
         return {"hits": searcher.by_photo(position, k), "like": position, "preview": f"/thumb/{position}"}
@@ -164,14 +122,14 @@ def _answer(searcher: Searcher, request: "Request", k: int) -> dict[str, object]
         return {}
     text = request.args["q"].strip()
     if not text:
-        raise RequestError("Describe the person first, for example: a woman in a red coat with a white handbag")
+        raise UserError("Describe the person first, for example: a woman in a red coat with a white handbag")
     return {"hits": searcher.by_texts([text], k)[0], "notice": searcher.encoder.truncation(text)}
 
 
-def _by_upload(searcher: Searcher, request: "Request", k: int) -> dict[str, object]:
+def _by_upload(searcher: Searcher, k: int) -> dict[str, object]:
     upload = request.files.get("image")
     if upload is None or not upload.filename:
-        raise RequestError("Choose an image first")
+        raise UserError("Choose an image first")
     with tempfile.NamedTemporaryFile() as file:
         upload.save(file)
         file.flush()
@@ -180,13 +138,13 @@ def _by_upload(searcher: Searcher, request: "Request", k: int) -> dict[str, obje
             preview = base64.b64encode(_jpeg(decode(Path(file.name)), _THUMB)).decode()
         except ImageError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
-            raise RequestError(f"{upload.filename} cannot be read: {reason}") from None
+            raise UserError(f"{upload.filename} cannot be read: {reason}") from None
     return {"hits": hits, "upload": upload.filename, "preview": f"data:image/jpeg;base64,{preview}"}
 
 
 def _number(text: str, name: str, low: int, high: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-        raise RequestError(f"The {name} must be a whole number from {low} to {high}")
+        raise UserError(f"The {name} must be a whole number from {low} to {high}")
     return int(text)
 
 

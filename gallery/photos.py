@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from datasets.images.decode import ImageError, load_resized
 from datasets.parallel import chunked, leave_signals_to_the_loop
+from gallery.index import Stamp
 from utils import UserError
 from utils.log import hide_bar
 
@@ -29,8 +30,8 @@ _PER_WORKER = 64
 class FolderContents(NamedTuple):
     """The photos below a folder, and how much else there is."""
 
-    stamps: dict[str, tuple[int, int]]
-    """path below the folder, with slashes, to size in bytes and modification time in ns; in the order of the paths"""
+    stamps: dict[str, Stamp]
+    """by path below the folder, with slashes; in the order of the paths"""
     links: int
     """symbolic links, which are not followed: they may lead out of the folder"""
     others: int
@@ -45,7 +46,7 @@ def find_photos(folder: Path) -> FolderContents:
     """
     if not folder.is_dir():
         raise UserError(f"--gallery {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    stamps: dict[str, tuple[int, int]] = {}
+    stamps: dict[str, Stamp] = {}
     links = others = 0
     root = os.path.join(folder, "")  # noqa: PTH118
     with tqdm(desc="finding photos", unit=" photos", leave=False, delay=1, disable=hide_bar()) as bar:

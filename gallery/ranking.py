@@ -7,7 +7,6 @@ import logging
 import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,32 +16,16 @@ from faiss.contrib.ivf_tools import add_preassigned
 from tqdm import tqdm
 
 from gallery.index import IndexedPhotos, row_slices
+from gallery.options import RankingOptions
 from utils import UserError
 from utils.files import locked, replacing
 from utils.log import hide_bar
-from utils.options import opt
 
 log = logging.getLogger("descry")
 
 _TRAINED_ON = 50
 """photos per list from which the centres are computed"""
 _ROUNDS = 10
-
-
-@dataclass(frozen=True)
-class RankingOptions:
-    """How the nearest photos are found."""
-
-    index: str = opt(
-        "flat",
-        "compare a query with every photo (exact), or only with those in the nearest inverted lists (for millions)",
-        choices=("flat", "ivf"),
-    )
-    ivf_share: float = opt(0.1, "share of the lists that --index ivf searches; more is slower and misses less")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ivf_share <= 1:
-            raise UserError(f"--ivf_share {self.ivf_share:g}: expected a number above 0, at most 1")
 
 
 Ranking = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -53,12 +36,16 @@ def build_ranking(photos: IndexedPhotos, folder: Path, options: RankingOptions) 
     """The ranking that the flags ask for; ``folder`` is where inverted lists are kept."""
     if options.index == "ivf" and photos.names:
         return InvertedLists(photos, folder, options.ivf_share)
-    # a memory-mapped array is read in place
-    return lambda query_QD, k: faiss.knn(query_QD, photos.vectors_ND, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return lambda query_QD, k: _nearest(query_QD, photos.vectors_ND, k)
+
+
+def _nearest(query_QD: np.ndarray, row_ND: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """As :data:`Ranking`, among all rows; a memory-mapped array is read in place."""
+    return faiss.knn(query_QD, row_ND, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 class _Lists(NamedTuple):
-    """Inverted lists as they are saved."""
+    """Inverted lists as they are saved: plain arrays, because FAISS blindly trusts its own file format."""
 
     centres_LD: np.ndarray
     list_R: np.ndarray
@@ -70,10 +57,7 @@ class _Lists(NamedTuple):
 
 
 class InvertedLists:
-    """FAISS's inverted lists with half-precision features, over the photos of an index.
-
-    Saved as plain arrays: the centres survive when photos come and go, and FAISS blindly trusts its own file format.
-    """
+    """FAISS's inverted lists with half-precision features; the centres are kept when photos come and go."""
 
     def __init__(self, photos: IndexedPhotos, folder: Path, share: float) -> None:
         """Load the lists saved in ``folder``, or compute and save them."""
@@ -84,10 +68,9 @@ class InvertedLists:
         if lists is not saved:
             _write(path, lists)
         count, dim = lists.centres_LD.shape
-        half = faiss.ScalarQuantizer.QT_fp16
-        self._index = faiss.IndexIVFScalarQuantizer(
-            _quantizer(lists.centres_LD), dim, count, half, faiss.METRIC_INNER_PRODUCT, False
-        )
+        centres, half = faiss.IndexFlatIP(dim), faiss.ScalarQuantizer.QT_fp16
+        centres.add(lists.centres_LD)
+        self._index = faiss.IndexIVFScalarQuantizer(centres, dim, count, half, faiss.METRIC_INNER_PRODUCT, False)
         self._index.train(lists.centres_LD)  # learns nothing, but FAISS insists
         self._search = faiss.SearchParametersIVF(nprobe=max(1, math.ceil(share * count)))
         list_N, position_N = lists.list_R[photos.row_N], np.arange(len(photos.names))
@@ -103,13 +86,6 @@ class InvertedLists:
         score_QC[position_QC < 0] = -np.inf
         order_QK = np.argsort(-score_QC, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(score_QC, order_QK, 1), np.take_along_axis(position_QC, order_QK, 1)
-
-
-def _quantizer(centres_LD: np.ndarray) -> faiss.IndexFlatIP:
-    """Finds the nearest centre."""
-    quantizer = faiss.IndexFlatIP(centres_LD.shape[1])
-    quantizer.add(centres_LD)
-    return quantizer
 
 
 def _new_lists(photos: IndexedPhotos) -> _Lists:
@@ -133,12 +109,10 @@ def _with_all_rows(lists: _Lists, photos: IndexedPhotos) -> _Lists:
     todo_N = np.flatnonzero(list_R[photos.row_N] < 0)
     if not len(todo_N):
         return lists
-    quantizer = _quantizer(lists.centres_LD)
     with tqdm(desc="assigning lists", total=len(todo_N), unit=" photos", delay=1, disable=hide_bar()) as bar:
         for part in row_slices(len(todo_N)):
-            found_B1 = quantizer.assign(np.ascontiguousarray(photos.vectors_ND[todo_N[part]]), 1)
-            list_R[photos.row_N[todo_N[part]]] = found_B1[:, 0]
-            bar.update(len(found_B1))
+            list_R[photos.row_N[todo_N[part]]] = _nearest(photos.vectors_ND[todo_N[part]], lists.centres_LD, 1)[1][:, 0]
+            bar.update(len(todo_N[part]))
     return lists._replace(list_R=list_R)
 
 
@@ -149,14 +123,10 @@ def _read(path: Path, photos: IndexedPhotos) -> _Lists | None:
             lists = _Lists(*(arrays[name] for name in _Lists._fields))
         lists = lists._replace(trained_on=int(lists.trained_on), generation=int(lists.generation))
         count, dim = lists.centres_LD.shape
-        if (
-            dim != photos.vectors_ND.shape[1]
-            or lists.centres_LD.dtype != np.float32
-            or lists.list_R.dtype != np.int64
-            or lists.list_R.ndim != 1
-            or not ((lists.list_R >= -1) & (lists.list_R < count)).all()
-            or not np.isfinite(lists.centres_LD).all()
-        ):
+        types = (dim, lists.centres_LD.dtype, lists.list_R.dtype, lists.list_R.ndim)
+        expected = (photos.vectors_ND.shape[1], np.float32, np.int64, 1)
+        in_range_R = (lists.list_R >= -1) & (lists.list_R < count)
+        if types != expected or not (in_range_R.all() and np.isfinite(lists.centres_LD).all()):
             raise UserError("wrong shape, type or values")
     except FileNotFoundError:
         return None

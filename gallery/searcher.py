@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.parallel import chunked
 from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
 from gallery.photos import printable
@@ -44,9 +45,9 @@ class Searcher:
     def by_texts(self, texts: Sequence[str], k: int) -> list[list[PhotoHit]]:
         """The best ``k`` photos (fewer in a small gallery) for each sentence."""
         hits = []
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        for some in chunked(texts, _TEXTS_AT_ONCE):
             with self._lock:
-                hits += self._hits(self.encoder.texts(texts[start : start + _TEXTS_AT_ONCE]), k)
+                hits += self._hits(self.encoder.texts(some), k)
         return hits
 
     def by_image(self, path: Path, k: int) -> list[PhotoHit]:
@@ -64,7 +65,7 @@ class Searcher:
         Raises:
             IndexError: there is no such photo.
         """
-        self.name(position)
+        self.name(position)  # refuses what is out of range
         with self._lock:
             return self._hits(np.array(self._photos.vectors_ND[position : position + 1]), k)[0]
 
@@ -92,8 +93,7 @@ class Searcher:
             IndexError: there is no such photo.
             UserError: its path leads out of the gallery.
         """
-        name = self.name(position)
-        path = (self.gallery / name).resolve()
+        path = (self.gallery / self.name(position)).resolve()
         if not path.is_relative_to(self.gallery):
-            raise UserError(f"{printable(name)}: leads out of the gallery {self.gallery}")
+            raise UserError(f"{printable(self.name(position))}: leads out of the gallery {self.gallery}")
         return path

@@ -54,12 +54,10 @@ viewer.addEventListener("close", () => {
   if (hit && !document.activeElement.matches("input")) link(hit).focus();
 });
 
-function step(key, photos, from) {
-  if (key === "ArrowRight") return from + 1;
-  if (key === "ArrowLeft") return from - 1;
+function steps(photos) {
   const top = (hit) => hit.getBoundingClientRect().top;
   const columns = photos.filter((hit) => top(hit) === top(photos[0])).length;
-  return key === "ArrowDown" ? from + columns : from - columns;
+  return { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
 }
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
@@ -73,10 +71,9 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key.startsWith("Arrow") && !typing) {
     const photos = visible();
     const from = photos.findIndex((hit) => link(hit) === document.activeElement);
-    const to = from < 0 ? 0 : step(event.key, photos, from);
-    if (photos[to]) {
-      event.preventDefault();
-      link(photos[to]).focus();
-    }
+    const to = photos[from < 0 ? 0 : from + steps(photos)[event.key]];
+    if (!to) return;
+    event.preventDefault();
+    link(to).focus();
   }
 });

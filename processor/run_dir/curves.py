@@ -17,9 +17,9 @@ SIZE = (4.2, 2.9)
 
 DPI = 220
 
-_COLOURS = ("#3566a8", "#c8553d", "#2f8f5b", "#8a5fa8", "#b8860b", "#4a9aa8", "#777777")
+COLOURS = ("#3566a8", "#c8553d", "#2f8f5b", "#8a5fa8", "#b8860b", "#4a9aa8", "#777777")
 
-_FONT = 9
+FONT_SIZE = 9
 
 
 def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
@@ -30,7 +30,7 @@ def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
 
 def draw_curves(history: Sequence[Entry]) -> Figure:
     """Losses, learning rates, and R1 and mAP over the epochs of a run."""
-    figure, (losses, rates, scores) = _empty(3)
+    figure, (losses, rates, scores) = new_figure(3)
     train = [entry for entry in history if entry.train]
     names = dict.fromkeys(name for entry in train for name in entry.train if name.endswith("loss"))
     if len(names) == 2:  # the only loss is the total
@@ -43,9 +43,9 @@ def draw_curves(history: Sequence[Entry]) -> Figure:
     for name in ("R1", "mAP"):
         _line(scores, name, [(entry.position, entry.val.get(name)) for entry in evaluations], marker="o")
     for axes, label in ((losses, "loss (mean of the epoch so far)"), (rates, "learning rate"), (scores, "percent")):
-        _label(axes, "epoch", label)
+        label_axes(axes, "epoch", label)
         if axes.lines:
-            _legend_above(axes)
+            add_legend(axes)
             axes.set_xlim(left=0)
     return figure
 
@@ -58,35 +58,37 @@ def _line(
         [x for x, _ in known],
         [y for _, y in known],
         label=name,
-        color=_COLOURS[len(axes.lines) % len(_COLOURS)],
+        color=COLOURS[len(axes.lines) % len(COLOURS)],
         marker=marker or ("." if len(known) < 30 else ""),
         markersize=4,
         drawstyle="steps-pre" if steps else "default",
     )
 
 
-def _empty(columns: int = 1, height: float = SIZE[1]) -> tuple[Figure, Sequence[Axes]]:
+def new_figure(columns: int = 1, height: float = SIZE[1]) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with some axes beside each other, ``height`` inches high."""
     figure = Figure(figsize=(SIZE[0] * columns, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=_FONT - 1)
+        each.tick_params(labelsize=FONT_SIZE - 1)
         each.grid(alpha=0.25)
         each.set_axisbelow(True)
     return figure, axes
 
 
-def _legend_above(axes: Axes) -> None:
-    """Where it hides nothing."""
+def add_legend(axes: Axes) -> None:
+    """Above the axes, where it hides nothing."""
     names = len(axes.get_legend_handles_labels()[1])
     axes.legend(frameon=False, ncols=min(names, 4), loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=_FONT)
-    axes.set_ylabel(y, fontsize=_FONT)
+def label_axes(axes: Axes, x: str, y: str) -> None:
+    """Name both axes, and bring all text of the diagram to its size; to be called last."""
+    axes.set_xlabel(x, fontsize=FONT_SIZE)
+    axes.set_ylabel(y, fontsize=FONT_SIZE)
     for text in axes.texts:
-        text.set_fontsize(_FONT - 1)
+        text.set_fontsize(FONT_SIZE - 1)
     if axes.get_legend():
         for text in axes.get_legend().get_texts():
-            text.set_fontsize(_FONT - 1)
+            text.set_fontsize(FONT_SIZE - 1)

@@ -9,7 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from gallery.page import PageOptions, create_app, require_packages, serve
+from gallery.options import PageOptions
+from gallery.page import create_app, serve
 from gallery.searcher import Searcher
 from tests.helpers.colours import COLOURS, colour_searcher, paint
 
@@ -190,4 +191,4 @@ def test_a_taken_port_and_a_wrong_one(searcher: Searcher):
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "waitress", None)
     with pytest.raises(ValueError, match="needs the package waitress; pip install flask waitress"):
-        require_packages()
+        PageOptions(serve=True)

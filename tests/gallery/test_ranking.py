@@ -7,7 +7,8 @@ import pytest
 
 from gallery import ranking
 from gallery.index import IndexedPhotos
-from gallery.ranking import RankingOptions, build_ranking
+from gallery.options import RankingOptions
+from gallery.ranking import build_ranking
 from tests.helpers.colours import unit_rows
 
 DIM = 16

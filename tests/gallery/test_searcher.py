@@ -13,8 +13,8 @@ from PIL import Image
 
 from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
+from gallery.options import QueryOptions
 from gallery.photos import printable
-from gallery.queries import QueryOptions
 from gallery.results import Answer, export, write_answers
 from gallery.searcher import PhotoHit, Searcher
 from model.backbones import load_backbone
@@ -106,7 +106,7 @@ def test_results_and_contact_sheet(searcher: Searcher, tmp_path: Path):
     paint(image, "red")
     answers = [Answer("red / ../..", None, hits), Answer(str(image), image, hits), Answer("ünï" * 50, None, hits)]
     out = tmp_path / "new" / "out"
-    sheets = write_answers(out, searcher.gallery, answers, 3)
+    sheets = write_answers(out, searcher, answers)
     assert [sheet.name for sheet in sheets] == ["001_red.jpg", "002_query.jpg", f"003_{('ünï' * 50)[:40]}.jpg"]
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 9
@@ -129,7 +129,7 @@ def test_a_photo_that_is_gone_has_its_place_on_the_sheet(searcher: Searcher, tmp
     strange = hits[0]._replace(name=os.fsdecode(b"caf\xe9\n/") + "long/" * 60 + "photo.jpg")
 
     def size(name: str, hits: list[PhotoHit]) -> tuple[int, int]:
-        (sheet,) = write_answers(tmp_path / name, searcher.gallery, [Answer("red", None, hits)], 3)
+        (sheet,) = write_answers(tmp_path / name, searcher, [Answer("red", None, hits)])
         return Image.open(sheet).size
 
     whole = size("whole", hits)
@@ -141,7 +141,7 @@ def test_a_photo_that_is_gone_has_its_place_on_the_sheet(searcher: Searcher, tmp
 def test_a_blocked_output_folder_is_named(searcher: Searcher, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--output .*file/out: cannot be written"):
-        write_answers(tmp_path / "file" / "out", searcher.gallery, [], 3)
+        write_answers(tmp_path / "file" / "out", searcher, [])
     with pytest.raises(ValueError, match="--export .*file/out: cannot be written"):
         export(tmp_path / "file" / "out", IndexedPhotos([], unit_rows(1), np.arange(1), 0), {})
 

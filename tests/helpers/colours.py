@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gallery.encoder import FeatureEncoder
 from gallery.index import GalleryIndex
+from gallery.options import RankingOptions
 from gallery.photos import find_photos, photo_batches
-from gallery.ranking import RankingOptions, build_ranking
+from gallery.ranking import build_ranking
 from gallery.searcher import Searcher
 from utils.device import Precision
 from utils.inputs import InputFormat, Tokenizer, Tokens

@@ -140,7 +140,7 @@ def test_not_a_number_stops_training_and_keeps_the_last_good_state(
         assert model and all(torch.isfinite(value).all() for value in model.values())
 
 
-@pytest.mark.parametrize(("script", "flag"), [("train", "loss_names"), ("test", "rerank")])
+@pytest.mark.parametrize(("script", "flag"), [("train", "loss_names"), ("test", "rerank"), ("search", "gallery")])
 def test_help_fits_80_columns_and_loads_nothing_heavy(script: str, flag: str):
     done = python("-X", "importtime", f"{script}.py", "--help")
     assert done.returncode == 0

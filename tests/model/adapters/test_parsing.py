@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import train
-from analysis.method_sections import expert_table
 from model.adapters.experts import load_balance
 from model.adapters.parsing import Parsing, ParsingOptions
 from model.backbones import load_backbone
@@ -87,16 +86,3 @@ def test_expert_use_is_counted_per_modality():
     )
     assert model.expert_use()["training"].sum(dim=1).tolist() == [2 * 3 * 9 * 2] * 2
     assert torch.equal(model.expert_use()["image"], use["image"])
-
-
-def test_expert_table_shows_counts_and_entropy():
-    text = expert_table({"image": torch.tensor([[2, 2], [4, 0]]), "text": torch.tensor([[0, 0], [1000, 1000]])})
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.pretty().get_string().splitlines()[3:-1]
-    ]
-    assert rows == [
-        ["0", "image", "2", "2", "0.693"],
-        ["0", "text", "0", "0", "0.000"],
-        ["1", "image", "4", "0", "0.000"],
-        ["1", "text", "1,000", "1,000", "0.693"],
-    ]
