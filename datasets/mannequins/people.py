@@ -1,7 +1,7 @@
 """Who is drawn: the attributes of a Mannequin, how common they are, and what each difficulty makes of them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -97,7 +97,7 @@ class Level:
     """One difficulty."""
 
     street: float
-    """0: every colour as likely; 1: as on a street, where most clothes are black, grey, white or blue"""
+    """0: all colours equally likely; 1: as on a street, where most clothes are black, grey, white or blue"""
     twins: float
     """share of identities that differ from another one of their split in one detail"""
     close: bool
@@ -127,7 +127,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def colour(dice: Dice, level: Level, palette: str, old: str | None = None) -> str:
-    """A colour for something; one that can be told from ``old`` where that is given."""
+    """A colour from a palette; with ``old``, one that can be told from it."""
     weights = {name: _STREET.get(name, 1) ** level.street for name in PALETTES[palette] if name != old}
     if old and not level.close:
         weights = {name: weight for name, weight in weights.items() if not _alike(name, old)} or weights
@@ -153,9 +153,8 @@ def _pattern(dice: Dice, level: Level, top: str, first: str, old: str | None = N
         del kinds["logo"]
     kinds.pop(old, None)
     pattern = dice.weighted(kinds)
-    plain_second = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if not _alike(c, first)]
-    second = "none" if pattern == "plain" else dice.pick([c for c in plain_second if c != first])
-    return {"top_pattern": pattern, "top_second": second}
+    seconds = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if c != first and not _alike(c, first)]
+    return {"top_pattern": pattern, "top_second": "none" if pattern == "plain" else dice.pick(seconds)}
 
 
 def _jacket(dice: Dice, level: Level, sex: str, top: str) -> dict[str, str]:
@@ -214,7 +213,7 @@ def _hair(dice: Dice, sex: str) -> dict[str, str]:
 
 
 def stranger(dice: Dice, level: Level) -> Person:
-    """Anybody."""
+    """A random person."""
     sex = dice.pick(("man", "woman"))
     parts = {"sex": sex, "skin": dice.weighted({"light": 4, "tan": 2, "brown": 1.5, "dark": 1.5})}
     parts |= _hair(dice, sex) | _headwear(dice, level)
@@ -251,21 +250,19 @@ def _twin(dice: Dice, level: Level, one: Person) -> Person:
     return dataclasses.replace(one, **change)
 
 
-def people(seed: int, level: Level, counts: tuple[int, int, int]) -> Iterator[tuple[str, int, Person]]:
+def people(seed: int, level: Level, counts: Sequence[int]) -> Iterator[tuple[str, int, Person]]:
     """All identities as (split, number within the split, person); no two of them have the same attributes."""
     known: set[Person] = set()
     for number, (split, size) in enumerate(zip(SPLITS, counts, strict=True)):
         drawn: list[Person] = []
         for identity in range(size):
-            drawn.append(
-                next(each for each in _candidates((seed, number, identity), level, drawn) if each not in known)
-            )
-            known.add(drawn[-1])
-            yield split, identity, drawn[-1]
+            attempts = (_candidate(Dice(seed, number, identity, WHO, n), level, drawn) for n in count())
+            person = next(each for each in attempts if each not in known)
+            known.add(person)
+            drawn.append(person)
+            yield split, identity, person
 
 
-def _candidates(key: tuple[int, int, int], level: Level, drawn: list[Person]) -> Iterator[Person]:
-    for attempt in count():
-        dice = Dice(*key, WHO, attempt)
-        twin = bool(drawn) and dice.chance(level.twins)
-        yield _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)
+def _candidate(dice: Dice, level: Level, drawn: list[Person]) -> Person:
+    twin = drawn and dice.chance(level.twins)
+    return _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)

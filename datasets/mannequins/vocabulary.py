@@ -78,6 +78,7 @@ SLEEVES = {
     "short": ("short-sleeved", "short sleeve"),
     "none": ("sleeveless",),
 }
+GLASSES = {"glasses": ("glasses", "eyeglasses"), "sunglasses": ("sunglasses", "dark glasses")}
 HAIR_STYLES = {
     "bald": ("a bald head", "a shaved head", "no hair"),
     "short": ("short {} hair", "{} hair cut short", "short {} hair"),
