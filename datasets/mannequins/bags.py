@@ -73,23 +73,22 @@ def _shoulder_bag(body: Body, colour: Colour) -> None:
     body.spot(shell.at(0, 0.5)).disc(0, 0, 0.009, 0.009, _GOLD)
 
 
-def _held(body: Body, below: float = 0.0) -> Pen:
-    """The hand that carries the bag, or a place below it."""
-    x, y = body.at(*body.arms[body.person.bag_side][2])
-    return body.spot((x, y + below * body.scale))
+def _hand(body: Body) -> Pen:
+    """The hand that carries the bag."""
+    return body.spot(body.at(*body.arms[body.person.bag_side][2]))
 
 
 def _handbag(body: Body, colour: Colour) -> None:
-    hand, half = _held(body), 0.05 + 0.028 * abs(body.sin)
+    hand, half = _hand(body), 0.05 + 0.028 * abs(body.sin)
     box = (*hand.at(-half * 0.55, 0), *hand.at(half * 0.55, 0.085))
     body.brush.draw.arc(box, 180, 360, fill=darker(colour, 0.25), width=max(1, round(0.013 * body.scale)))
-    shell = _block(body, _held(body, 0.09), half, 0.052, 0.052, colour, 1.16)
+    shell = _block(body, body.spot(hand.at(0, 0.09)), half, 0.052, 0.052, colour, 1.16)
     body.brush.strip(shell, (-1, 1), (0.3, 0.36), darker(colour, 0.4))
     body.spot(shell.at(0, 0.36)).disc(0, 0, 0.01, 0.01, _GOLD)
 
 
 def _shopping_bag(body: Body, colour: Colour) -> None:
-    hand, half = _held(body), 0.05 + 0.012 * abs(body.sin)
+    hand, half = _hand(body), 0.05 + 0.012 * abs(body.sin)
     for dx in (-0.03, 0.03):
         hand.line([(0, 0), (dx, 0.05)], 0.01, darker(colour, 0.2))
     hand.polygon(mirrored([(half, 0.045), (half * 1.02, 0.185)]), colour)
@@ -101,15 +100,14 @@ def _shopping_bag(body: Body, colour: Colour) -> None:
 
 
 def _suitcase(body: Body, colour: Colour) -> None:
-    hand, half = _held(body), 0.07 * abs(body.cos) + 0.05 * abs(body.sin)
-    x, y = body.at(SIDES[body.person.bag_side] * 0.19 * body.look.width, 0.012, -0.13)
-    wheels, case = body.spot((x, y)), body.spot((x, y - 0.14 * body.scale))
+    hand, half = _hand(body), 0.07 * abs(body.cos) + 0.05 * abs(body.sin)
+    wheels = body.spot(body.at(SIDES[body.person.bag_side] * 0.19 * body.look.width, 0.012, -0.13))
     for dx in (-0.45 * half, 0.45 * half):
         body.brush.line([hand.at(dx * 0.8, 0), wheels.at(dx, -0.27)], 0.009 * body.scale, (120, 122, 126))
     hand.line([(-half * 0.4, 0), (half * 0.4, 0)], 0.014, (50, 50, 54))
     for dx in (-0.7 * half, 0.7 * half):
         wheels.disc(dx, -0.008, 0.014, 0.014, (30, 30, 32))
-    shell = _block(body, case, half, 0.13, 0.125, colour)
+    shell = _block(body, body.spot(wheels.at(0, -0.14)), half, 0.13, 0.125, colour)
     for u in (-0.5, 0.0, 0.5):
         body.brush.strip(shell, (u - 0.06, u + 0.06), (0.08, 0.92), darker(colour, 0.28))
 

@@ -6,20 +6,14 @@ Body coordinates are in body heights: x to the wearer's left, y up from the grou
 import math
 from dataclasses import dataclass
 
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS, Shade
 from datasets.mannequins.dice import Dice
-from datasets.mannequins.people import COLOURS, Person
+from datasets.mannequins.people import Person
 from datasets.mannequins.shapes import Brush, Colour, Pen, Point, Shell, darker
 
 Bone = tuple[float, float, float]
 SKINS = {"light": (238, 202, 178), "tan": (214, 164, 124), "brown": (160, 108, 74), "dark": (96, 62, 44)}
-HAIRS = {
-    "black": (32, 27, 26),
-    "brown": (92, 58, 34),
-    "blonde": (216, 178, 104),
-    "grey": (168, 166, 164),
-    "red": (160, 70, 32),
-    "none": (0, 0, 0),
-}
+_NONE = Shade((0, 0, 0), ())
 SIDES = {"left": 1, "right": -1}
 _TILT = 0.1
 """how much lower in the image something near the camera stands"""
@@ -45,10 +39,10 @@ def look_of(person: Person, dice: Dice) -> Look:
 
     things = ("headwear_colour", "top_colour", "top_second", "jacket_colour", "lower_colour", "shoes_colour")
     colours = {thing.removesuffix("_colour"): getattr(person, thing) for thing in (*things, "bag_colour")}
-    rgb = {thing: shade(COLOURS.get(name, (0, 0, 0))) for thing, name in colours.items()}
+    rgb = {thing: shade(COLOURS.get(name, _NONE).rgb) for thing, name in colours.items()}
     if person.lower == "jeans" and person.lower_colour in ("navy", "blue", "light blue"):
         rgb["lower"] = tuple(round(c * k) for c, k in zip(rgb["lower"], (1.0, 0.98, 0.84), strict=True))
-    skin, hair = shade(SKINS[person.skin]), shade(HAIRS[person.hair_colour])
+    skin, hair = shade(SKINS[person.skin]), shade(HAIR_COLOURS.get(person.hair_colour, _NONE).rgb)
     slim = 0.94 if person.sex == "woman" else 1.0
     return Look(rgb, skin, hair, slim * dice.between(0.93, 1.12), slim**0.7 * dice.between(0.95, 1.03))
 

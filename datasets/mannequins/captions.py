@@ -1,6 +1,7 @@
 """Captions: what somebody who saw one photo would write, from a grammar with synonyms, other orders and omissions."""
 
 from datasets.mannequins import vocabulary
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS
 from datasets.mannequins.dice import Dice
 from datasets.mannequins.people import Level, Person
 from datasets.mannequins.photo import Sight
@@ -24,7 +25,7 @@ class _Speaker:
 
     def colour(self, name: str) -> str:
         """A word for a colour, or '' where the describer leaves it out."""
-        exact, loose = vocabulary.COLOUR_WORDS[name]
+        _, exact, loose = COLOURS[name]
         if self.dice.chance(self.level.vague):
             return "" if self.dice.chance(0.25) else self.dice.pick(loose)
         return self.dice.pick(exact)
@@ -65,7 +66,7 @@ class _Speaker:
         """The hair, or the lack of it."""
         person, dice = self.person, self.dice
         named = person.hair != "bald" and self.mention(2)
-        shade = dice.pick(vocabulary.HAIR_WORDS[person.hair_colour]) if named else ""
+        shade = dice.pick(HAIR_COLOURS[person.hair_colour].words) if named else ""
         return join(*dice.pick(vocabulary.HAIR_STYLES[person.hair]).format(shade).split())
 
     def bag(self) -> str:
@@ -76,11 +77,9 @@ class _Speaker:
         places = {
             "backpack": (f"on {self.his} back", "", f"over {self.his} shoulders"),
             "shoulder bag": (f"at {self.his} {side}side", f"hanging at {self.his} {side}hip"),
-            "handbag": (f"in {self.his} {side}hand",),
-            "shopping bag": (f"in {self.his} {side}hand",),
             "suitcase": (f"behind with {self.his} {side}hand", f"with {self.his} {side}hand"),
         }
-        return join(thing, dice.pick(places[person.bag]))
+        return join(thing, dice.pick(places.get(person.bag, (f"in {self.his} {side}hand",))))
 
     def clothes(self) -> list[str]:
         """Upper and lower garments; one of them is always named."""

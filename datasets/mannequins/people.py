@@ -5,28 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS
 from datasets.mannequins.dice import WHO, Dice
 
 SPLITS = ("train", "val", "test")
 
-COLOURS = {
-    "black": (30, 30, 34),
-    "white": (238, 238, 235),
-    "grey": (138, 140, 145),
-    "navy": (34, 42, 86),
-    "blue": (44, 94, 192),
-    "light blue": (142, 188, 230),
-    "red": (202, 38, 42),
-    "maroon": (112, 28, 44),
-    "green": (46, 142, 72),
-    "olive": (98, 104, 60),
-    "yellow": (242, 206, 62),
-    "orange": (236, 124, 38),
-    "pink": (242, 152, 182),
-    "purple": (122, 68, 164),
-    "brown": (114, 74, 46),
-    "beige": (214, 192, 154),
-}
 _STREET = {"black": 7, "white": 4, "grey": 4, "navy": 4, "blue": 3, "red": 2, "brown": 2, "beige": 2, "light blue": 1.5}
 """How much more common than the rest (1) a colour is on a street."""
 _ALIKE = {
@@ -44,7 +27,7 @@ _ALIKE = {
 """Colours that are easily mistaken for each other, each pair once."""
 
 PALETTES = {
-    "hair": ("black", "brown", "blonde", "grey", "red"),
+    "hair": tuple(HAIR_COLOURS),
     "headwear": ("black", "white", "red", "blue", "grey", "yellow", "green", "beige"),
     "top": tuple(COLOURS),
     "jacket": ("black", "navy", "grey", "brown", "olive", "red", "blue", "beige", "green", "orange"),

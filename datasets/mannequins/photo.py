@@ -45,7 +45,9 @@ def photograph(person: Person, look: Look, yaw: float, height: int, level: Level
     if dice.chance(0.45 * level.light):
         _passer(brush, size, level, dice)
     body = Body(person, look, pose, foot, scale, brush)
-    _ground_shadow(body)
+    for grow, alpha in ((1.3, 34), (1.0, 48), (0.65, 60)):  # the shadow on the ground
+        alpha = round(alpha * brush.depth)
+        body.spot(foot).disc(-brush.lit * 0.06, -0.012, 0.15 * grow, 0.026 * grow, DARK, alpha)
     draw_figure(body)
     covers = [_obstacle(brush, size, foot, level, dice)] if occluded and not cut else []
     seen = _seen(body, [*covers, (-9e9, size[1], 9e9, 9e9)])
@@ -74,14 +76,6 @@ def _passer(brush: Brush, size: tuple[int, int], level: Level, dice: Dice) -> No
     foot = (wide * dice.pick((dice.between(-0.05, 0.15), dice.between(0.85, 1.05))), tall * dice.between(0.78, 0.88))
     pose = Pose(dice.between(-math.pi, math.pi), dice.between(0, 6), 0.7, 0.3)
     draw_figure(Body(other, look_of(other, dice), pose, foot, scale, brush))
-
-
-def _ground_shadow(body: Body) -> None:
-    x, y = body.foot
-    s = body.scale
-    for grow, alpha in ((1.3, 34), (1.0, 48), (0.65, 60)):
-        cx, cy = x - body.brush.lit * 0.06 * s, y - 0.012 * s
-        body.brush.disc(cx, cy, 0.15 * grow * s, 0.026 * grow * s, DARK, round(alpha * body.brush.depth))
 
 
 def _obstacle(brush: Brush, size: tuple[int, int], foot: tuple[float, float], level: Level, dice: Dice) -> Box:
