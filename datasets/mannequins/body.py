@@ -6,20 +6,14 @@ Body coordinates are in body heights: x to the wearer's left, y up from the grou
 import math
 from dataclasses import dataclass
 
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS, Shade
 from datasets.mannequins.dice import Dice
-from datasets.mannequins.people import COLOURS, Person
-from datasets.mannequins.shapes import Brush, Colour, Point, Shell, Spot, darker
+from datasets.mannequins.people import Person
+from datasets.mannequins.shapes import Brush, Colour, Pen, Point, Shell, darker
 
 Bone = tuple[float, float, float]
 SKINS = {"light": (238, 202, 178), "tan": (214, 164, 124), "brown": (160, 108, 74), "dark": (96, 62, 44)}
-HAIRS = {
-    "black": (32, 27, 26),
-    "brown": (92, 58, 34),
-    "blonde": (216, 178, 104),
-    "grey": (168, 166, 164),
-    "red": (160, 70, 32),
-    "none": (0, 0, 0),
-}
+_NONE = Shade((0, 0, 0), ())
 SIDES = {"left": 1, "right": -1}
 _TILT = 0.1
 """how much lower in the image something near the camera stands"""
@@ -45,10 +39,10 @@ def look_of(person: Person, dice: Dice) -> Look:
 
     things = ("headwear_colour", "top_colour", "top_second", "jacket_colour", "lower_colour", "shoes_colour")
     colours = {thing.removesuffix("_colour"): getattr(person, thing) for thing in (*things, "bag_colour")}
-    rgb = {thing: shade(COLOURS.get(name, (0, 0, 0))) for thing, name in colours.items()}
+    rgb = {thing: shade(COLOURS.get(name, _NONE).rgb) for thing, name in colours.items()}
     if person.lower == "jeans" and person.lower_colour in ("navy", "blue", "light blue"):
         rgb["lower"] = tuple(round(c * k) for c, k in zip(rgb["lower"], (1.0, 0.98, 0.84), strict=True))
-    skin, hair = shade(SKINS[person.skin]), shade(HAIRS[person.hair_colour])
+    skin, hair = shade(SKINS[person.skin]), shade(HAIR_COLOURS.get(person.hair_colour, _NONE).rgb)
     slim = 0.94 if person.sex == "woman" else 1.0
     return Look(rgb, skin, hair, slim * dice.between(0.93, 1.12), slim**0.7 * dice.between(0.95, 1.03))
 
@@ -67,8 +61,7 @@ class Pose:
     @property
     def facing(self) -> str:
         """front, back, left or right: the way the figure looks in the image."""
-        quarter = round(self.yaw / (math.pi / 2)) % 4
-        return ("front", "right", "back", "left")[quarter]
+        return ("front", "right", "back", "left")[round(self.yaw / (math.pi / 2)) % 4]
 
 
 class Body:
@@ -79,7 +72,6 @@ class Body:
         self.foot, self.scale = foot, scale * look.height
         self.cos, self.sin = math.cos(pose.yaw), math.sin(pose.yaw)
         self.marks: dict[str, list[tuple[float, float, float, float]]] = {}
-        self.skin = look.skin
         legs = {side: self._leg(side) for side in SIDES}
         self.drop = min(leg[2][1] for leg in legs.values()) - 0.045
         self.legs = {side: [(x, y - self.drop, z) for x, y, z in leg] for side, leg in legs.items()}
@@ -103,7 +95,8 @@ class Body:
         bend = swing + (0.08 if loaded else pose.elbow)
         if loaded and person.bag == "suitcase":
             swing, bend = -0.32, -0.22
-        shoulder = (sign * (self.shoulder - 0.006), 0.79 - self.drop, 0.0)
+        half = (0.1 if person.sex == "woman" else 0.116) * self.look.width
+        shoulder = (sign * (half - 0.006), 0.79 - self.drop, 0.0)
         away = 0.09 + (0.05 if person.jacket != "none" else 0)
         elbow = self._swung(shoulder, sign * away * 1.3, 0.165, swing)
         return [shoulder, elbow, self._swung(elbow, sign * away * 0.3, 0.15, bend)]
@@ -114,28 +107,22 @@ class Body:
         x, y, z = start
         return x + out * length, y - length * math.cos(angle), z + length * math.sin(angle)
 
-    @property
-    def shoulder(self) -> float:
-        """Half the width of the shoulders."""
-        return (0.1 if self.person.sex == "woman" else 0.116) * self.look.width
-
     def near(self, bone: Bone) -> float:
         """How much nearer to the camera than the body's axis a place is."""
         return -bone[0] * self.sin + bone[2] * self.cos
 
     def at(self, x: float, y: float, z: float) -> Point:
         """Where a place of the body is in the image."""
-        depth = self.near((x, y, z))
-        across = x * self.cos + z * self.sin
-        return self.foot[0] + self.scale * across, self.foot[1] - self.scale * (y - _TILT * depth)
+        across, near = x * self.cos + z * self.sin, self.near((x, y, z))
+        return self.foot[0] + self.scale * across, self.foot[1] - self.scale * (y - _TILT * near)
 
     def upper(self, x: float, y: float, z: float) -> Point:
         """Where a place above the legs is in the image: it sinks as the legs spread."""
         return self.at(x, y - self.drop, z)
 
-    def spot(self, place: Point) -> Spot:
+    def spot(self, place: Point) -> Pen:
         """A place in the image, to draw around it in body heights."""
-        return Spot(self.brush, place, self.scale)
+        return Pen(self.brush.draw, place, self.scale)
 
     def shell(self, rings: list[tuple[float, float, float, float]], grow: float = 1.0) -> Shell:
         """An upright shell from (y, half width, half depth, how far forward) rings, top first."""
@@ -159,4 +146,4 @@ class Body:
 
     def blush(self) -> Colour:
         """Skin in shadow: lips, ears, nose."""
-        return darker(self.skin, 0.25)
+        return darker(self.look.skin, 0.25)

@@ -30,11 +30,11 @@ class Dice:
         return low + int((high - low + 1) * self._rng.random())
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """One of the items, each as likely."""
+        """One of the items, all equally likely."""
         return items[int(len(items) * self._rng.random())]
 
     def weighted(self, weights: Mapping[Item, float]) -> Item:
-        """One of the keys, as likely as its weight."""
+        """One of the keys, in proportion to its weight."""
         rest = sum(weights.values()) * self._rng.random()
         for item, weight in weights.items():
             rest -= weight

@@ -33,7 +33,7 @@ _WHITE = (246, 246, 244)
 
 
 def draw_figure(body: Body) -> None:
-    """Draw the figure; ``body.marks`` tells afterwards where its parts are."""
+    """Draw the figure; afterwards ``body.marks`` says where its parts are."""
     away = body.cos < 0.25
     sides = sorted(SIDES, key=lambda side: SIDES[side] * -body.sin)  # the far one first
     draw_bag(body, "behind")
@@ -62,7 +62,7 @@ def draw_figure(body: Body) -> None:
 def _torso(body: Body, hem: float, flare: float = 1.0) -> list[Ring]:
     """Rings of the upper body down to a hem."""
     rings = _TORSO[body.person.sex]
-    wide, deep = rings[-1][1], rings[-1][2]
+    _, wide, deep, _ = rings[-1]
     below = max(0.0, 0.54 - hem)
     rings = [ring for ring in rings if ring[0] > hem + 0.01]
     return [*rings, (hem, wide * (1 + below * flare), deep * (1 + below * flare * 1.4), 0.0)]
@@ -77,30 +77,28 @@ def _hem(body: Body) -> float:
 def _leg(body: Body, side: str) -> None:
     person, brush, scale = body.person, body.brush, body.scale
     colour = body.look.colours["lower"]
-    slim = body.look.width
     joints = [body.at(*joint) for joint in body.legs[side]]
     _shoe(body, side)
-    thigh, shin = chain(joints, [scale * r * slim for r in (0.05, 0.034, 0.021)])
-    bare = body.skin
+    thigh, shin = chain(joints, [scale * r * body.look.width for r in (0.05, 0.034, 0.021)])
     if person.lower in ("none", "skirt", "shorts"):
-        brush.limb(shin, bare)
-        brush.limb(thigh, bare)
+        brush.limb(shin, body.look.skin)
+        brush.limb(thigh, body.look.skin)
         if person.lower == "shorts":
             leg = thigh.part(0.0, 0.86, 1.2)
             brush.limb(Limb(leg.start, leg.end, leg.r0, leg.r0 * 0.94), colour, blunt=True)
     else:
-        loose = {"leggings": 1.04, "jeans": 1.14}.get(person.lower, 1.2)
-        hem = {"leggings": 1.05, "jeans": 1.35}.get(person.lower, 1.62)
+        loose, hem = {"leggings": (1.04, 1.05), "jeans": (1.14, 1.35)}.get(person.lower, (1.2, 1.62))
+        thigh = thigh.part(0, 1, loose)
         shin = Limb(shin.start, shin.at(0, 0.96), shin.r0 * loose, shin.r1 * hem)
         brush.limb(shin, colour)
-        brush.limb(thigh.part(0, 1, loose), colour)
+        brush.limb(thigh, colour)
         if person.lower == "jeans":
-            brush.strip(thigh.part(0, 1, loose), (-0.35, 0.35), (0.2, 0.95), lighter(colour, 0.5), 50)
+            brush.strip(thigh, (-0.35, 0.35), (0.2, 0.95), lighter(colour, 0.5), 50)
             brush.strip(shin, (-1, 1), (0.95, 1.0), lighter(colour, 0.35))
         if person.lower_pattern == "side stripe":
             u = SIDES[side] * body.cos
             edges = (u - 0.2, u) if u > 0.3 else (u, u + 0.2) if u < -0.3 else (-0.12, 0.12)
-            for piece in (thigh.part(0, 1, loose), shin):
+            for piece in (thigh, shin):
                 brush.strip(piece, edges, (0, 1), _WHITE)
     if person.shoes == "boots":
         boot = shin.part(0.5, 1.0, 1.25)
@@ -109,29 +107,26 @@ def _leg(body: Body, side: str) -> None:
 
 
 def _shoe(body: Body, side: str) -> None:
-    brush, scale, person = body.brush, body.scale, body.person
-    colour = body.look.colours["shoes"]
+    brush, scale, kind, colour = body.brush, body.scale, body.person.shoes, body.look.colours["shoes"]
     x, y, z = body.legs[side][2]
     lift = max(0.0, y - 0.05)
-    out = SIDES[side] * 0.014
     heel = body.at(x, y - 0.028, z - 0.022)
-    toe = body.at(x + out, max(0.014, y - 0.034 - lift * 0.9), z + 0.088)
+    toe = body.at(x + SIDES[side] * 0.014, max(0.014, y - 0.034 - lift * 0.9), z + 0.088)
     foot = Limb(heel, toe, scale * 0.025, scale * 0.02)
-    sole = _WHITE if person.shoes == "sneakers" and sum(colour) < 560 else darker(colour, 0.45)
-    down = scale * 0.008
-    under = Limb((heel[0], heel[1] + down), (toe[0], toe[1] + down), scale * 0.024, scale * 0.019)
-    if person.shoes == "heels":
+    if kind == "heels":
         brush.line([heel, (heel[0], heel[1] + scale * 0.034)], scale * 0.012, darker(colour, 0.2))
     else:
-        brush.limb(under, sole)
-    if person.shoes == "sandals":
-        brush.limb(foot, body.skin)
+        sole = _WHITE if kind == "sneakers" and sum(colour) < 560 else darker(colour, 0.45)
+        under = [(across, down + scale * 0.008) for across, down in (heel, toe)]
+        brush.limb(Limb(*under, scale * 0.024, scale * 0.019), sole)
+    if kind == "sandals":
+        brush.limb(foot, body.look.skin)
         for t in (0.15, 0.6, 0.8):
             brush.strip(foot, (-1.1, 1.1), (t, t + 0.16), colour)
     else:
         brush.limb(foot, colour)
         brush.limb(Limb(body.at(x, y, z), heel, scale * 0.024, scale * 0.025), colour)
-    if person.shoes == "sneakers":
+    if kind == "sneakers":
         for t in (0.35, 0.6):
             brush.strip(foot, (-0.5, 0.5), (t, t + 0.1), lighter(colour, 0.65))
     body.mark("shoes", heel, toe, margin=0.02)
@@ -148,7 +143,7 @@ def _lower_shell(body: Body) -> None:
     else:
         rings += [(0.485, 0.1, 0.074, 0.0), (0.455, 0.085, 0.06, 0.0)]
     shell = body.shell(rings)
-    body.brush.shell(shell, colour)
+    body.brush.strip(shell, (-1, 1), (0, 1), colour)
     second = _WHITE if sum(colour) < 420 else darker(colour, 0.6)
     body.brush.pattern(shell, person.lower_pattern, second, size=0.24 * body.scale)
     body.brush.shade(shell)
@@ -162,12 +157,12 @@ def _top(body: Body) -> None:
     person, brush = body.person, body.brush
     colour, second = body.look.colours["top"], body.look.colours["top_second"]
     shell = body.shell(_torso(body, _hem(body), flare=2.2 if person.top == "dress" else 0.4), 1.04)
-    brush.shell(shell, colour)
+    brush.strip(shell, (-1, 1), (0, 1), colour)
     brush.pattern(shell, person.top_pattern, second, size=0.22 * body.scale)
     _details(body, shell, colour)
     brush.shade(shell)
     if person.top == "dress":
-        waist = body.look.colours["top_second"] if person.top_pattern != "plain" else darker(colour, 0.4)
+        waist = second if person.top_pattern != "plain" else darker(colour, 0.4)
         brush.strip(shell, (-1, 1), (0.41, 0.445), waist)
     body.mark("top", shell.at(-1, 0.1), shell.at(1, 1))
     _neckline(body)
@@ -182,8 +177,8 @@ def _neckline(body: Body) -> None:
         neck.disc(-0.03 * body.sin, -0.006, 0.052, 0.026, colour)
     if body.cos > -0.2:
         depth = {"tank top": 0.036, "dress": 0.034, "blouse": 0.03, "t-shirt": 0.022}.get(top, 0.014)
-        neck.disc(0.02 * body.sin, -0.006, 0.022 + 0.02 * abs(body.cos), depth, body.skin)
-    body.brush.limb(Limb(body.upper(0, 0.872, 0.012), neck.place, scale * 0.029, scale * 0.032), body.skin)
+        neck.disc(0.02 * body.sin, -0.006, 0.022 + 0.02 * abs(body.cos), depth, body.look.skin)
+    body.brush.limb(Limb(body.upper(0, 0.872, 0.012), neck.place, scale * 0.029, scale * 0.032), body.look.skin)
     if top in ("shirt", "polo shirt", "blouse"):
         light = lighter(colour, 0.25)
         for u in (math.sin(body.pose.yaw - 0.5), math.sin(body.pose.yaw + 0.5)):
@@ -206,35 +201,33 @@ def _details(body: Body, shell: Shell, colour: Colour) -> None:
         brush.strip(shell, (middle - 0.03, middle + 0.03), (0.06, down), dark, 150)
         for t in (0.2, 0.4, 0.6, 0.8):
             if t < down:
-                brush.disc(shell.at(middle, t), scale * 0.006, scale * 0.006, lighter(colour, 0.7))
+                brush.disc(*shell.at(middle, t), scale * 0.006, scale * 0.006, lighter(colour, 0.7))
     if person.top == "hoodie":
         left, right = math.sin(body.pose.yaw - 0.6), math.sin(body.pose.yaw + 0.6)
         brush.strip(shell, (left, right), (0.66, 0.88), dark, 110)
     if person.top_pattern == "logo":
         left, right = math.sin(body.pose.yaw - 0.48), math.sin(body.pose.yaw + 0.48)
-        second = body.look.colours["top_second"]
-        brush.strip(shell, (left, right), (0.24, 0.44), second)
+        brush.strip(shell, (left, right), (0.24, 0.44), body.look.colours["top_second"])
         brush.strip(shell, (left * 0.6 + right * 0.4, left * 0.2 + right * 0.8), (0.3, 0.38), colour)
         body.mark("logo", shell.at(left, 0.24), shell.at(right, 0.44))
 
 
 def _jacket(body: Body) -> None:
     """An open jacket: the whole shell, then the top again where the fronts part."""
-    person, brush = body.person, body.brush
-    colour = body.look.colours["jacket"]
-    shell = body.shell(_torso(body, _HEMS[person.jacket], flare=0.9), 1.13)
-    brush.shell(shell, colour)
+    person, brush, colours = body.person, body.brush, body.look.colours
+    colour, hem = colours["jacket"], _HEMS[person.jacket]
+    shell = body.shell(_torso(body, hem, flare=0.9), 1.13)
+    brush.strip(shell, (-1, 1), (0, 1), colour)
     half = math.pi / 2 - 0.05
     left, right = (max(-half, min(half, body.pose.yaw + angle)) for angle in (-0.5, 0.5))
     if body.cos > 0 and right > left + 0.2:
         across = (math.sin(left), math.sin(right))
-        hem = min(1.0, (0.836 - max(_hem(body), _HEMS[person.jacket])) / (0.836 - _HEMS[person.jacket]))
-        brush.strip(shell, across, (0.04, hem), body.look.colours["top"])
-        inner = Shell([(y, x, width) for y, x, width in shell.rings if y <= shell.at(0, hem)[1]] or shell.rings)
-        second = body.look.colours["top_second"]
-        brush.pattern(inner, person.top_pattern, second, 0.2 * body.scale, across)
-        if hem < 1 and person.lower != "none":
-            brush.strip(shell, across, (hem, 1.0), body.look.colours["lower"])
+        end = min(1.0, (0.836 - max(_hem(body), hem)) / (0.836 - hem))
+        brush.strip(shell, across, (0.04, end), colours["top"])
+        inner = Shell([ring for ring in shell.rings if ring[0] <= shell.at(0, end)[1]] or shell.rings)
+        brush.pattern(inner, person.top_pattern, colours["top_second"], 0.2 * body.scale, across)
+        if end < 1 and person.lower != "none":
+            brush.strip(shell, across, (end, 1.0), colours["lower"])
         for u in across:
             brush.strip(shell, (u - 0.05, u + 0.05), (0.03, 1), darker(colour, 0.45))
         if person.jacket in ("blazer", "coat"):
@@ -251,7 +244,7 @@ def _arm(body: Body, side: str) -> None:
     person, brush, scale = body.person, body.brush, body.scale
     joints = [body.at(*joint) for joint in body.arms[side]]
     upper, fore = chain(joints, [scale * r * body.look.width for r in (0.028, 0.024, 0.017)])
-    brush.disc(fore.at(0, 1.08), scale * 0.02, scale * 0.024, body.skin)
+    brush.disc(*fore.at(0, 1.08), scale * 0.02, scale * 0.024, body.look.skin)
     covered = person.jacket not in ("none", "vest")
     colour = body.look.colours["jacket" if covered else "top"]
     pattern = ("plain" if covered else person.top_pattern, body.look.colours["top_second"])
@@ -262,8 +255,8 @@ def _arm(body: Body, side: str) -> None:
         brush.strip(sleeve, (-1, 1), (0.92, 1.02), darker(colour, 0.3))
         brush.limb(_narrow(upper, grow), colour, pattern)
     else:
-        brush.limb(fore, body.skin)
-        brush.limb(upper, body.skin)
+        brush.limb(fore, body.look.skin)
+        brush.limb(upper, body.look.skin)
         if person.sleeves == "short":
             short = _narrow(upper, 1.35).part(0, 0.68 if person.top in BARE_ARMS else 0.6)
             brush.limb(short, colour, pattern, blunt=True)

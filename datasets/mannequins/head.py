@@ -1,12 +1,12 @@
 """Heads: face, hair, glasses and headwear, seen from any side."""
 
 from datasets.mannequins.body import Body
-from datasets.mannequins.shapes import DARK, Spot, darker, lighter, mirrored
+from datasets.mannequins.shapes import DARK, Pen, darker, lighter, mirrored
 
 _CURLS = ((-0.04, -0.02), (0.04, -0.02), (-0.03, -0.052), (0.03, -0.052), (0, -0.064), (-0.045, 0.012), (0.045, 0.012))
 
 
-def _centre(body: Body) -> Spot:
+def _centre(body: Body) -> Pen:
     return body.spot(body.upper(0, 0.927, 0.012))
 
 
@@ -40,7 +40,7 @@ def draw_head(body: Body) -> None:
     if person.hair == "curly":
         for dx, dy in _CURLS:
             centre.disc(dx - 0.018 * body.sin, dy, 0.034, 0.034, body.look.hair)
-    centre.disc(0, 0, wide, 0.066, body.skin)
+    centre.disc(0, 0, wide, 0.066, body.look.skin)
     if person.hair != "bald":
         _cap_of_hair(body, centre, wide)
     if body.cos > -0.3:
@@ -49,7 +49,7 @@ def draw_head(body: Body) -> None:
         for sign in (-1, 1):
             if -sign * body.sin > -0.3:
                 centre.disc(sign * body.cos * wide * 1.02, 0.01, 0.008, 0.014, body.blush())
-    centre.disc(-body.brush.lit * 0.022, 0.006, 0.026, 0.056, darker(body.skin, 0.7), 34)
+    centre.disc(-body.brush.lit * 0.022, 0.006, 0.026, 0.056, darker(body.look.skin, 0.7), 34)
     if person.glasses != "none" and body.cos >= -0.25:
         _glasses(body, centre)
     if person.headwear != "none":
@@ -58,7 +58,7 @@ def draw_head(body: Body) -> None:
     body.mark("headwear", centre.at(-wide, -0.07), centre.at(wide, 0))
 
 
-def _cap_of_hair(body: Body, centre: Spot, wide: float) -> None:
+def _cap_of_hair(body: Body, centre: Pen, wide: float) -> None:
     """Hair around the skull; the face is drawn over its front."""
     colour, w, lean = body.look.hair, wide * 1.09, -0.008 * body.sin
     back = 1 - max(0.0, body.cos)
@@ -68,26 +68,26 @@ def _cap_of_hair(body: Body, centre: Spot, wide: float) -> None:
     centre.disc(body.brush.lit * 0.016, -0.048, 0.02, 0.013, lighter(colour, 0.3), 90)
 
 
-def _face(body: Body, head: Spot, wide: float) -> None:
+def _face(body: Body, head: Pen, wide: float) -> None:
     """The face over the hair, eyes, nose and mouth."""
     half = wide * (0.62 + 0.27 * (0.5 + 0.5 * max(0.0, body.cos)))
     centre = body.spot(head.at(body.sin * (wide - half) * 0.98, 0))
     fringe = -0.03 if body.person.hair != "bald" else -0.05
     side = [(0, fringe), (half * 0.8, fringe + 0.004), (half, 0.006), (half * 0.72, 0.046), (half * 0.3, 0.066)]
-    centre.outline(mirrored(side), body.skin)
+    centre.outline(mirrored(side), body.look.skin)
     dark = (44, 32, 30)
     for angle in (-0.42, 0.42):
         if (u := body.around(angle)) is not None:
             centre.disc(u * half, 0.004, 0.0065, 0.006, dark)
             centre.line([(u * half - 0.01, -0.009), (u * half + 0.01, -0.009)], 0.005, dark, 170)
     blush = body.blush()
-    centre.disc(body.sin * (half + 0.006), 0.02, 0.007, 0.009, blush if abs(body.sin) < 0.7 else body.skin)
+    centre.disc(body.sin * (half + 0.006), 0.02, 0.007, 0.009, blush if abs(body.sin) < 0.7 else body.look.skin)
     if (u := body.around(0.0)) is not None:
         lips = (min(255, blush[0] + 14), max(0, blush[1] - 14), max(0, blush[2] - 8))
         centre.disc(u * half * 0.8, 0.041, 0.012 * (0.4 + 0.6 * abs(body.cos)), 0.004, lips)
 
 
-def _glasses(body: Body, centre: Spot) -> None:
+def _glasses(body: Body, centre: Pen) -> None:
     dark, show = (18, 18, 22), 0.45 + 0.55 * abs(body.cos)
     lenses = [body.sin * 0.046 + angle * body.cos * 0.05 for angle in (-0.46, 0.46)]
     for dx in lenses:
@@ -97,7 +97,7 @@ def _glasses(body: Body, centre: Spot) -> None:
     centre.line([(sum(lenses) / 2, 0.002), (-0.046 * body.sin * 0.3, 0.002)], 0.006, dark)
 
 
-def _headwear(body: Body, centre: Spot, wide: float) -> None:
+def _headwear(body: Body, centre: Pen, wide: float) -> None:
     kind, colour = body.person.headwear, body.look.colours["headwear"]
     w, brow = wide * 1.16, -0.02
     dome = [(0, -0.088), (w * 0.7, -0.074), (w, -0.04), (w, brow), (0, brow + 0.01)]

@@ -1,32 +1,15 @@
 """Who is drawn: the attributes of a Mannequin, how common they are, and what each difficulty makes of them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS
 from datasets.mannequins.dice import WHO, Dice
 
 SPLITS = ("train", "val", "test")
 
-COLOURS = {
-    "black": (30, 30, 34),
-    "white": (238, 238, 235),
-    "grey": (138, 140, 145),
-    "navy": (34, 42, 86),
-    "blue": (44, 94, 192),
-    "light blue": (142, 188, 230),
-    "red": (202, 38, 42),
-    "maroon": (112, 28, 44),
-    "green": (46, 142, 72),
-    "olive": (98, 104, 60),
-    "yellow": (242, 206, 62),
-    "orange": (236, 124, 38),
-    "pink": (242, 152, 182),
-    "purple": (122, 68, 164),
-    "brown": (114, 74, 46),
-    "beige": (214, 192, 154),
-}
 _STREET = {"black": 7, "white": 4, "grey": 4, "navy": 4, "blue": 3, "red": 2, "brown": 2, "beige": 2, "light blue": 1.5}
 """How much more common than the rest (1) a colour is on a street."""
 _ALIKE = {
@@ -44,7 +27,7 @@ _ALIKE = {
 """Colours that are easily mistaken for each other, each pair once."""
 
 PALETTES = {
-    "hair": ("black", "brown", "blonde", "grey", "red"),
+    "hair": tuple(HAIR_COLOURS),
     "headwear": ("black", "white", "red", "blue", "grey", "yellow", "green", "beige"),
     "top": tuple(COLOURS),
     "jacket": ("black", "navy", "grey", "brown", "olive", "red", "blue", "beige", "green", "orange"),
@@ -97,7 +80,7 @@ class Level:
     """One difficulty."""
 
     street: float
-    """0: every colour as likely; 1: as on a street, where most clothes are black, grey, white or blue"""
+    """0: all colours equally likely; 1: as on a street, where most clothes are black, grey, white or blue"""
     twins: float
     """share of identities that differ from another one of their split in one detail"""
     close: bool
@@ -127,7 +110,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def colour(dice: Dice, level: Level, palette: str, old: str | None = None) -> str:
-    """A colour for something; one that can be told from ``old`` where that is given."""
+    """A colour from a palette; with ``old``, one that can be told from it."""
     weights = {name: _STREET.get(name, 1) ** level.street for name in PALETTES[palette] if name != old}
     if old and not level.close:
         weights = {name: weight for name, weight in weights.items() if not _alike(name, old)} or weights
@@ -153,9 +136,8 @@ def _pattern(dice: Dice, level: Level, top: str, first: str, old: str | None = N
         del kinds["logo"]
     kinds.pop(old, None)
     pattern = dice.weighted(kinds)
-    plain_second = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if not _alike(c, first)]
-    second = "none" if pattern == "plain" else dice.pick([c for c in plain_second if c != first])
-    return {"top_pattern": pattern, "top_second": second}
+    seconds = [c for c in ("white", "black", "red", "yellow", "grey", "navy") if c != first and not _alike(c, first)]
+    return {"top_pattern": pattern, "top_second": "none" if pattern == "plain" else dice.pick(seconds)}
 
 
 def _jacket(dice: Dice, level: Level, sex: str, top: str) -> dict[str, str]:
@@ -214,7 +196,7 @@ def _hair(dice: Dice, sex: str) -> dict[str, str]:
 
 
 def stranger(dice: Dice, level: Level) -> Person:
-    """Anybody."""
+    """A random person."""
     sex = dice.pick(("man", "woman"))
     parts = {"sex": sex, "skin": dice.weighted({"light": 4, "tan": 2, "brown": 1.5, "dark": 1.5})}
     parts |= _hair(dice, sex) | _headwear(dice, level)
@@ -251,21 +233,19 @@ def _twin(dice: Dice, level: Level, one: Person) -> Person:
     return dataclasses.replace(one, **change)
 
 
-def people(seed: int, level: Level, counts: tuple[int, int, int]) -> Iterator[tuple[str, int, Person]]:
+def people(seed: int, level: Level, counts: Sequence[int]) -> Iterator[tuple[str, int, Person]]:
     """All identities as (split, number within the split, person); no two of them have the same attributes."""
     known: set[Person] = set()
     for number, (split, size) in enumerate(zip(SPLITS, counts, strict=True)):
         drawn: list[Person] = []
         for identity in range(size):
-            drawn.append(
-                next(each for each in _candidates((seed, number, identity), level, drawn) if each not in known)
-            )
-            known.add(drawn[-1])
-            yield split, identity, drawn[-1]
+            attempts = (_candidate(Dice(seed, number, identity, WHO, n), level, drawn) for n in count())
+            person = next(each for each in attempts if each not in known)
+            known.add(person)
+            drawn.append(person)
+            yield split, identity, person
 
 
-def _candidates(key: tuple[int, int, int], level: Level, drawn: list[Person]) -> Iterator[Person]:
-    for attempt in count():
-        dice = Dice(*key, WHO, attempt)
-        twin = bool(drawn) and dice.chance(level.twins)
-        yield _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)
+def _candidate(dice: Dice, level: Level, drawn: list[Person]) -> Person:
+    twin = drawn and dice.chance(level.twins)
+    return _twin(dice, level, dice.pick(drawn)) if twin else stranger(dice, level)

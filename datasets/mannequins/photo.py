@@ -1,4 +1,4 @@
-"""One photo of a Mannequin: figure, place, light, what stands in the way, and what can be seen of it all."""
+"""One photo of a Mannequin: figure, place, light, obstacles, and what can be seen of it all."""
 
 import io
 import math
@@ -29,7 +29,7 @@ class Sight:
 
 
 def photograph(person: Person, look: Look, yaw: float, height: int, level: Level, dice: Dice) -> tuple[bytes, Sight]:
-    """Draw a person from one side, as a JPEG file; everything else about the photo is the dice's."""
+    """Draw a person from one side, as a JPEG file; the dice decide everything else about the photo."""
     tall = round(height * dice.between(0.65, 1.35))
     wide = round(tall * dice.between(0.36, 0.46))
     fine = 2.0 if tall < 300 else 1.5
@@ -37,18 +37,19 @@ def photograph(person: Person, look: Look, yaw: float, height: int, level: Level
     canvas = background(wide, tall, dice).resize(size, Image.Resampling.BILINEAR)
     brush = Brush(ImageDraw.Draw(canvas, "RGBA"), dice.pick((-1, 1)), 0.5 + level.light * dice.between(0.2, 1.0))
     walking = dice.chance(0.7)
-    pose = Pose(
-        yaw, dice.between(0, 2 * math.pi), dice.between(0.55, 1.0) if walking else 0.08, dice.between(0.15, 0.6)
-    )
-    hindered = dice.chance(level.occlusion)
-    cut = hindered and dice.chance(0.3)
+    phase, stride = dice.between(0, 2 * math.pi), dice.between(0.55, 1.0) if walking else 0.08
+    pose = Pose(yaw, phase, stride, dice.between(0.15, 0.6))
+    occluded = dice.chance(level.occlusion)
+    cut = occluded and dice.chance(0.3)
     foot, scale = _stand(size, level, dice, cut)
     if dice.chance(0.45 * level.light):
         _passer(brush, size, level, dice)
     body = Body(person, look, pose, foot, scale, brush)
-    _ground_shadow(body)
+    for grow, alpha in ((1.3, 34), (1.0, 48), (0.65, 60)):  # the shadow on the ground
+        alpha = round(alpha * brush.depth)
+        body.spot(foot).disc(-brush.lit * 0.06, -0.012, 0.15 * grow, 0.026 * grow, DARK, alpha)
     draw_figure(body)
-    covers = [_obstacle(brush, size, foot, level, dice)] if hindered and not cut else []
+    covers = [_obstacle(brush, size, foot, level, dice)] if occluded and not cut else []
     seen = _seen(body, [*covers, (-9e9, size[1], 9e9, 9e9)])
     jpeg = _expose(canvas, (wide, tall), level.light, dice)
     return jpeg, Sight(pose.facing, walking, seen)
@@ -77,14 +78,6 @@ def _passer(brush: Brush, size: tuple[int, int], level: Level, dice: Dice) -> No
     draw_figure(Body(other, look_of(other, dice), pose, foot, scale, brush))
 
 
-def _ground_shadow(body: Body) -> None:
-    x, y = body.foot
-    s = body.scale
-    for grow, alpha in ((1.3, 34), (1.0, 48), (0.65, 60)):
-        centre = (x - body.brush.lit * 0.06 * s, y - 0.012 * s)
-        body.brush.disc(centre, 0.15 * grow * s, 0.026 * grow * s, DARK, round(alpha * body.brush.depth))
-
-
 def _obstacle(brush: Brush, size: tuple[int, int], foot: tuple[float, float], level: Level, dice: Dice) -> Box:
     """Put something in front of the figure and say where."""
     wide, tall = size
@@ -94,10 +87,8 @@ def _obstacle(brush: Brush, size: tuple[int, int], foot: tuple[float, float], le
         other = stranger(dice, level)
         x = foot[0] + side * wide * dice.between(0.46, 0.56)
         scale = tall * dice.between(0.98, 1.1)
-        body = Body(
-            other, look_of(other, dice), Pose(dice.between(-3, 3), 1.0, 0.3, 0.3), (x, tall * 1.06), scale, brush
-        )
-        draw_figure(body)
+        look, pose = look_of(other, dice), Pose(dice.between(-3, 3), 1.0, 0.3, 0.3)
+        draw_figure(Body(other, look, pose, (x, tall * 1.06), scale, brush))
         return (x - scale * 0.1, tall * 0.15, x + scale * 0.1, tall)
     if kind == "pole":
         x, half = foot[0] + side * wide * dice.between(0.05, 0.3), wide * dice.between(0.04, 0.075)
@@ -120,7 +111,7 @@ def _obstacle(brush: Brush, size: tuple[int, int], foot: tuple[float, float], le
         for _ in range(26):
             r = wide * dice.between(0.04, 0.09)
             tone = lighter(paint, dice.between(0, 0.25)) if dice.chance(0.5) else darker(paint, dice.between(0, 0.35))
-            brush.disc((dice.between(0, wide), dice.between(y0, y1)), r, r * 0.8, tone)
+            brush.disc(dice.between(0, wide), dice.between(y0, y1), r, r * 0.8, tone)
     if kind in ("bin", "bonnet"):
         brush.polygon([(x0, y0), (x1, y0), (x1, y0 + tall * 0.02), (x0, y0 + tall * 0.02)], lighter(paint, 0.35))
     return box
@@ -139,21 +130,16 @@ def _hidden_share(boxes: list[Box], covers: list[Box]) -> float:
 
 def _seen(body: Body, covers: list[Box]) -> frozenset[str]:
     person = body.person
-    seen = {name for name, boxes in body.marks.items() if _hidden_share(boxes, covers) < 0.5}
-    if body.cos < 0.35:
-        seen -= {"logo"}
-    if body.cos < -0.2:
-        seen -= {"face"}
-    if body.cos > 0.4 and "top" in seen:
-        seen |= {"inner"}
-    if person.headwear != "none" and person.hair in ("short", "curly"):
-        seen -= {"hair"}
-    if person.bag != "none" and bag_hidden(body):
-        seen -= {"bag"}
-    if person.jacket == "coat" and person.lower in ("shorts", "skirt"):
-        seen -= {"lower"}
-    absent = {thing for thing in ("headwear", "lower", "jacket") if getattr(person, thing) == "none"}
-    return frozenset(seen - absent)
+    unseen = {
+        "bag": bag_hidden(body),
+        "face": body.cos < -0.2,
+        "hair": person.headwear != "none" and person.hair in ("short", "curly"),
+        "headwear": person.headwear == "none",
+        "logo": body.cos < 0.35,
+        "lower": person.lower == "none" or (person.jacket == "coat" and person.lower in ("shorts", "skirt")),
+    }
+    seen = {name for name, at in body.marks.items() if not unseen.get(name) and _hidden_share(at, covers) < 0.5}
+    return frozenset(seen | {"inner"} if "top" in seen and body.cos > 0.4 else seen)
 
 
 def _expose(canvas: Image.Image, size: tuple[int, int], light: float, dice: Dice) -> bytes:

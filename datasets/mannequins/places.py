@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw
 
 from datasets.mannequins.dice import Dice
-from datasets.mannequins.shapes import Colour, Pen, Spot, darker, lighter, mix
+from datasets.mannequins.shapes import Colour, Pen, darker, lighter, mix
 
 _PLASTER = ((196, 186, 170), (172, 178, 182), (206, 194, 176), (158, 150, 142), (186, 160, 142), (150, 160, 158))
 _GROUND = ((150, 148, 144), (128, 130, 134), (168, 160, 150), (112, 112, 116))
@@ -24,10 +24,6 @@ class Place(Pen):
         """A filled rectangle."""
         self.draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), fill=(*colour, alpha))
 
-    def thin_line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, alpha: int) -> None:
-        """A thin line."""
-        self.line([(x0, y0), (x1, y1)], 1, colour, alpha)
-
     def fade(self, y0: int, y1: int, top: Colour, bottom: Colour, steps: int = 12) -> None:
         """A vertical gradient over the whole width."""
         for step in range(steps):
@@ -42,11 +38,11 @@ class Place(Pen):
         joint = darker(colour, 0.25)
         y, step = float(horizon), 0.03 * height
         while y < height:
-            self.thin_line(0, y, width, y, joint, 110)
+            self.line([(0, y), (width, y)], 1, joint, 110)
             y, step = y + step, step * 1.45
         middle = width * dice.between(0.1, 0.9)
         for k in range(-4, 5):
-            self.thin_line(middle + k * width * 0.2, horizon, middle + k * width * 0.62, height, joint, 90)
+            self.line([(middle + k * width * 0.2, horizon), (middle + k * width * 0.62, height)], 1, joint, 90)
 
 
 def _wall(place: Place) -> None:
@@ -59,10 +55,10 @@ def _wall(place: Place) -> None:
         rows = 18
         for row in range(rows):
             y = horizon * row / rows
-            place.thin_line(0, y, width, y, lighter(brick, 0.3), 120)
+            place.line([(0, y), (width, y)], 1, lighter(brick, 0.3), 120)
             for k in range(6):
                 x = (k + 0.5 * (row % 2)) * width / 5
-                place.thin_line(x, y, x, y + horizon / rows, lighter(brick, 0.3), 100)
+                place.line([(x, y), (x, y + horizon / rows)], 1, lighter(brick, 0.3), 100)
     else:
         for _ in range(dice.whole(1, 3)):
             x, y = dice.between(-0.1, 0.8) * width, dice.between(0, 0.6) * horizon
@@ -103,7 +99,7 @@ def _park(place: Place) -> None:
             cx, cy = x + dice.between(-0.2, 0.2) * width, dice.between(0.02, 0.5) * horizon
             r, high = dice.between(0.1, 0.24) * width, cy <= 0.25 * horizon
             shade = lighter(green, dice.between(0, 0.25)) if high else darker(green, dice.between(0, 0.3))
-            place.disc((cx, cy), r, r, shade, 235)
+            place.disc(cx, cy, r, r, shade, 235)
     place.box(0, horizon * 0.9, width, horizon, darker(dice.pick(_GREENS), 0.2))
     grass = dice.pick(_GREENS)
     place.fade(horizon, height, darker(grass, 0.05), lighter(grass, 0.15), 8)
@@ -137,7 +133,7 @@ def _road(place: Place) -> None:
 
 
 def _car(place: Place, x: float, bottom: float) -> None:
-    car = Spot(place, (x, bottom), place.width * place.dice.between(0.7, 1.0))
+    car = Pen(place.draw, (x, bottom), place.width * place.dice.between(0.7, 1.0))
     paint = place.dice.pick(_PAINTS)
     roof = [(0.2, -0.2), (0.32, -0.36), (0.68, -0.36), (0.84, -0.2)]
     car.polygon([(0.0, -0.06), (0.02, -0.19), (0.2, -0.21), *roof, (0.98, -0.18), (1.0, -0.06)], paint)
@@ -153,7 +149,7 @@ def _hall(place: Place) -> None:
     colour = dice.pick(((206, 210, 212), (188, 196, 198), (214, 206, 190)))
     place.fade(0, horizon, darker(colour, 0.2), colour)
     for k in range(5):
-        place.thin_line(k * width / 4, 0, k * width / 4, horizon, darker(colour, 0.25), 150)
+        place.line([(k * width / 4, 0), (k * width / 4, horizon)], 1, darker(colour, 0.25), 150)
     for _ in range(dice.whole(1, 2)):
         x, y = dice.between(-0.1, 0.7) * width, dice.between(0.05, 0.4) * horizon
         poster = dice.pick(_PAINTS)

@@ -4,9 +4,10 @@ A surface is addressed by (u, t): u from -1 (left edge in the image) to 1 (right
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 
 from PIL import ImageDraw
@@ -39,8 +40,7 @@ class Limb:
     end: Point
     r0: float
     r1: float
-    breaks: tuple[float, ...] = (0.0, 1.0)
-    """the t at which its edges bend"""
+    breaks = (0.0, 1.0)  # the t at which its edges bend
 
     @cached_property
     def _axes(self) -> tuple[float, float, float, float]:
@@ -75,9 +75,7 @@ class Shell:
     def at(self, u: float, t: float) -> Point:
         """The place of (u, t)."""
         breaks = self.breaks
-        i = 0
-        while i < len(breaks) - 2 and t > breaks[i + 1]:
-            i += 1
+        i = bisect_left(breaks, t, 1, len(breaks) - 1) - 1
         share = (t - breaks[i]) / (breaks[i + 1] - breaks[i])
         (y0, x0, half0), (y1, x1, half1) = self.rings[i], self.rings[i + 1]
         return x0 + (x1 - x0) * share + u * (half0 + (half1 - half0) * share), y0 + (y1 - y0) * share
@@ -87,23 +85,32 @@ Surface = Limb | Shell
 
 
 class Pen:
-    """Draws plain shapes on one picture."""
+    """Draws plain shapes on a picture: points, distances and sizes are in units of ``scale`` from ``place``, y down."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw) -> None:
-        self.draw = draw
+    def __init__(self, draw: ImageDraw.ImageDraw, place: Point = (0, 0), scale: float = 1) -> None:
+        self.draw, self.place, self.scale = draw, place, scale
+
+    def at(self, dx: float, dy: float) -> Point:
+        """Where in the image."""
+        return self.place[0] + dx * self.scale, self.place[1] + dy * self.scale
 
     def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
         """A filled polygon."""
-        self.draw.polygon(points, fill=(*colour, alpha))
+        self.draw.polygon([self.at(*point) for point in points], fill=(*colour, alpha))
 
-    def disc(self, centre: Point, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
+    def outline(self, points: Sequence[Point], colour: Colour, steps: int = 3) -> None:
+        """A filled smooth outline."""
+        self.draw.polygon(spline([self.at(*point) for point in points], steps), fill=(*colour, 255))
+
+    def disc(self, dx: float, dy: float, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
         """A filled ellipse."""
-        x, y = centre
+        (x, y), rx, ry = self.at(dx, dy), rx * self.scale, ry * self.scale
         self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=(*colour, alpha))
 
     def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
         """A line with round joints."""
-        self.draw.line(points, fill=(*colour, alpha), width=max(1, round(width)), joint="curve")
+        points, width = [self.at(*point) for point in points], max(1, round(width * self.scale))
+        self.draw.line(points, fill=(*colour, alpha), width=width, joint="curve")
 
 
 class Brush(Pen):
@@ -114,7 +121,7 @@ class Brush(Pen):
         self.lit, self.depth = lit, depth
 
     def strip(
-        self, surface: Surface, across: tuple[float, float], down: tuple[float, float], colour: Colour, alpha: int = 255
+        self, surface: Surface, across: Sequence[float], down: Sequence[float], colour: Colour, alpha: int = 255
     ) -> None:
         """A part of a surface."""
         (u0, u1), (t0, t1) = across, down
@@ -122,28 +129,23 @@ class Brush(Pen):
         points = [surface.at(u0, t) for t in steps] + [surface.at(u1, t) for t in reversed(steps)]
         self.polygon(points, colour, alpha)
 
-    def shade(self, surface: Surface, down: tuple[float, float] = (0.0, 1.0)) -> None:
+    def shade(self, surface: Surface) -> None:
         """Light on one side of a surface and shadow on the other."""
         for start, alpha in ((-0.1, 22), (0.3, 34), (0.66, 46)):
-            near, far = sorted((-self.lit * start, -self.lit * 1.0))
-            self.strip(surface, (near, far), down, DARK, round(alpha * self.depth))
-        near, far = sorted((self.lit * 0.45, self.lit * 0.85))
-        self.strip(surface, (near, far), down, (255, 250, 235), round(26 * self.depth))
+            self.strip(surface, sorted((-self.lit * start, -self.lit)), (0, 1), DARK, round(alpha * self.depth))
+        light = sorted((self.lit * 0.45, self.lit * 0.85))
+        self.strip(surface, light, (0, 1), (255, 250, 235), round(26 * self.depth))
 
     def limb(
         self, limb: Limb, colour: Colour, pattern: tuple[str, Colour] = ("plain", (0, 0, 0)), *, blunt: bool = False
     ) -> None:
         """A limb with its pattern and its shading; with round ends, or cut straight (blunt) at the lower one."""
-        self.disc(limb.start, limb.r0, limb.r0, colour)
+        self.disc(*limb.start, limb.r0, limb.r0, colour)
         if not blunt:
-            self.disc(limb.end, limb.r1, limb.r1, colour)
+            self.disc(*limb.end, limb.r1, limb.r1, colour)
         self.strip(limb, (-1, 1), (0, 1), colour)
         self.pattern(limb, *pattern, size=2.4 * limb.r0)
         self.shade(limb)
-
-    def shell(self, shell: Shell, colour: Colour) -> None:
-        """A shell of one colour; pattern and shading come on top."""
-        self.strip(shell, (-1, 1), (0, 1), colour)
 
     def pattern(
         self, surface: Surface, kind: str, colour: Colour, size: float, across: tuple[float, float] = (-1, 1)
@@ -166,34 +168,7 @@ class Brush(Pen):
             for row in range(rows):
                 for u in (-0.72, -0.24, 0.24, 0.72) if row % 2 else (-0.48, 0.0, 0.48):
                     if across[0] < u < across[1]:
-                        self.disc(surface.at(u, (row + 0.5) / rows), radius, radius, colour)
-
-
-class Spot:
-    """A place of a figure to draw around: distances and sizes are in body heights, from the place, y down."""
-
-    def __init__(self, pen: Pen, place: Point, scale: float) -> None:
-        self.pen, self.place, self.scale = pen, place, scale
-
-    def at(self, dx: float, dy: float) -> Point:
-        """Where in the image."""
-        return self.place[0] + dx * self.scale, self.place[1] + dy * self.scale
-
-    def disc(self, dx: float, dy: float, rx: float, ry: float, colour: Colour, alpha: int = 255) -> None:
-        """A filled ellipse."""
-        self.pen.disc(self.at(dx, dy), rx * self.scale, ry * self.scale, colour, alpha)
-
-    def line(self, points: Sequence[Point], width: float, colour: Colour, alpha: int = 255) -> None:
-        """A line with round joints."""
-        self.pen.line([self.at(*point) for point in points], width * self.scale, colour, alpha)
-
-    def polygon(self, points: Sequence[Point], colour: Colour, alpha: int = 255) -> None:
-        """A filled polygon."""
-        self.pen.polygon([self.at(*point) for point in points], colour, alpha)
-
-    def outline(self, points: Sequence[Point], colour: Colour, steps: int = 3) -> None:
-        """A filled smooth outline."""
-        self.pen.polygon(spline([self.at(*point) for point in points], steps), colour)
+                        self.disc(*surface.at(u, (row + 0.5) / rows), radius, radius, colour)
 
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
@@ -202,26 +177,20 @@ def mirrored(half: Sequence[Point]) -> list[Point]:
     return [left[-1], *half, *left[:-1]] if half[0][0] else [*half, *left]
 
 
-@lru_cache
-def _spline_weights(steps: int) -> list[tuple[float, float, float, float]]:
-    shares = [step / steps for step in range(steps)]
-    return [
-        ((-s + 2 * s**2 - s**3) / 2, (2 - 5 * s**2 + 3 * s**3) / 2, (s + 4 * s**2 - 3 * s**3) / 2, (s**3 - s**2) / 2)
-        for s in shares
-    ]
-
-
 def spline(points: Sequence[Point], steps: int) -> list[Point]:
     """A closed smooth outline through points (Catmull-Rom), for hair and hats."""
-    result = []
+    weights = [
+        ((-s + 2 * s**2 - s**3) / 2, (2 - 5 * s**2 + 3 * s**3) / 2, (s + 4 * s**2 - 3 * s**3) / 2, (s**3 - s**2) / 2)
+        for s in (step / steps for step in range(steps))
+    ]
     after = [*points[1:], *points[:2]]
-    for (ax, ay), (bx, by), (cx, cy), (dx, dy) in zip([points[-1], *points], points, after, after[1:], strict=False):
-        for a, b, c, d in _spline_weights(steps):
-            result.append((a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy))
-    return result
+    return [
+        (a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy)
+        for (ax, ay), (bx, by), (cx, cy), (dx, dy) in zip([points[-1], *points], points, after, after[1:], strict=False)
+        for a, b, c, d in weights
+    ]
 
 
 def chain(points: Sequence[Point], radii: Sequence[float]) -> list[Limb]:
     """Limbs from joint to joint."""
-    pairs = zip(pairwise(points), pairwise(radii), strict=True)
-    return [Limb(p, q, r, s) for (p, q), (r, s) in pairs]
+    return [Limb(*ends, *both) for ends, both in zip(pairwise(points), pairwise(radii), strict=True)]

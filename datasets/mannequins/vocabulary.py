@@ -1,31 +1,5 @@
-"""The words of the captions: for colours, things, hair, patterns and moves."""
+"""The words of the captions: for things, hair, patterns and moves."""
 
-COLOUR_WORDS = {
-    "black": (("black",), ("dark", "dark-coloured")),
-    "white": (("white",), ("light", "light-coloured", "pale")),
-    "grey": (("grey", "gray"), ("greyish", "light gray")),
-    "navy": (("navy", "navy blue", "dark blue"), ("blue", "dark")),
-    "blue": (("blue", "bright blue", "royal blue"), ("blue",)),
-    "light blue": (("light blue", "sky blue", "pale blue"), ("blue", "light-coloured")),
-    "red": (("red", "bright red"), ("reddish", "bright")),
-    "maroon": (("maroon", "dark red", "burgundy"), ("red", "dark")),
-    "green": (("green",), ("greenish", "green")),
-    "olive": (("olive", "olive green", "army green"), ("green", "dark green")),
-    "yellow": (("yellow",), ("bright", "yellowish")),
-    "orange": (("orange",), ("bright", "reddish")),
-    "pink": (("pink",), ("pinkish", "light red")),
-    "purple": (("purple", "violet"), ("purplish", "dark")),
-    "brown": (("brown",), ("dark", "brownish")),
-    "beige": (("beige", "tan", "khaki"), ("light-coloured", "light brown", "cream")),
-}
-"""exact and loose words for every colour"""
-HAIR_WORDS = {
-    "black": ("black", "dark"),
-    "brown": ("brown", "dark brown"),
-    "blonde": ("blonde", "blond", "fair"),
-    "grey": ("grey", "gray"),
-    "red": ("red", "ginger"),
-}
 NOUNS = {
     "t-shirt": ("t-shirt", "tee shirt", "t shirt"),
     "polo shirt": ("polo shirt", "polo"),
@@ -78,6 +52,7 @@ SLEEVES = {
     "short": ("short-sleeved", "short sleeve"),
     "none": ("sleeveless",),
 }
+GLASSES = {"glasses": ("glasses", "eyeglasses"), "sunglasses": ("sunglasses", "dark glasses")}
 HAIR_STYLES = {
     "bald": ("a bald head", "a shaved head", "no hair"),
     "short": ("short {} hair", "{} hair cut short", "short {} hair"),

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from datasets.mannequins.captions import caption
+from datasets.mannequins.colours import COLOURS, HAIR_COLOURS
 from datasets.mannequins.dice import Dice
 from datasets.mannequins.people import LEVELS, Person, people
 from datasets.mannequins.photo import Sight
-from datasets.mannequins.vocabulary import COLOUR_WORDS, HAIR_WORDS
 
 ALL_SEEN = frozenset({"top", "lower", "shoes", "hair", "face", "headwear", "jacket", "logo", "inner", "bag"})
 
@@ -41,16 +41,16 @@ def test_harder_means_more_look_alikes_and_vaguer_captions():
 
 
 def _colours_in(text: str) -> set[str]:
-    known = {word for both in COLOUR_WORDS.values() for words in both for word in words}
-    known |= {word for words in HAIR_WORDS.values() for word in words}
+    shades = [*COLOURS.values(), *HAIR_COLOURS.values()]
+    known = {word for shade in shades for word in shade.words + shade.loose}
     longest_first = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
     return set(re.findall(rf"(?<![\w-])(?:{longest_first})(?![\w-])", text))
 
 
 def _allowed(person: Person) -> set[str]:
     names = [value for name, value in dataclasses.asdict(person).items() if name.endswith(("_colour", "_second"))]
-    allowed = {word for name in names for words in COLOUR_WORDS.get(name, ()) for word in words}
-    allowed |= set(HAIR_WORDS.get(person.hair_colour, ()))
+    allowed = {word for name in names if name in COLOURS for word in COLOURS[name].words + COLOURS[name].loose}
+    allowed |= set(HAIR_COLOURS[person.hair_colour].words) if person.hair != "bald" else set()
     allowed |= {"white"} if person.lower_pattern == "side stripe" else set()
     return allowed | ({"dark"} if person.glasses == "sunglasses" else set())
 

@@ -87,7 +87,7 @@ def test_bad_places(tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
         ensure(tmp_path / "file", SMALL)
     (tmp_path / "Mannequins").mkdir()
-    with pytest.raises(ValueError, match="no drawn data set"):
+    with pytest.raises(ValueError, match="not a drawn data set"):
         ensure(tmp_path, SMALL)
     with pytest.raises(ValueError, match="--workers 0: expected at least 1"):
         draw(tmp_path / "none", SMALL, workers=0)
