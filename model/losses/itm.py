@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.batch_views import BatchViews
 from model.cross_former import CrossFormer
-from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity, several_identities
+from model.losses.base import LossHead, LossTerm, Sizes, cosines, mean_classification, same_identity
 from utils import UserError
 from utils.distributed import from_main
 from utils.options import opt
@@ -124,12 +124,10 @@ class ITM(LossHead):
         with views.precision():
             logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD)
         target_P = (torch.arange(len(logits_P2), device=logits_P2.device) < len(text.tokens)).long()
-        total = F.cross_entropy(logits_P2, target_P, reduction="sum")
-        right = (logits_P2.detach().argmax(dim=1) == target_P).float().sum()
-        matching, accuracy = views.mean(torch.stack([total, right]), len(target_P))
+        matching, accuracy = mean_classification(views, logits_P2, target_P)
         intra = [intra_modal_loss(side.pooled, same_BB, temperature) for side in (image, text)]
         share = self.options.weight
         loss = share * matching + (1 - share) * (intra[0] + intra[1]) / 2
         # The temperature is copied, because the log is read steps later.
-        metrics = {"acc": accuracy.detach(), "temp": self.temp.detach().clone()}
-        return LossTerm(self.usable(loss, several_identities(views.pids)), metrics)
+        metrics = {"acc": accuracy, "temp": self.temp.detach().clone()}
+        return LossTerm(self.usable(loss, views.pids), metrics)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.batch_views import BatchViews
-from model.losses.base import LossHead, LossTerm, cosines, same_identity, several_identities
+from model.losses.base import LossHead, LossTerm, cosines, same_identity
 from utils import UserError
 from utils.options import opt
 
@@ -59,4 +59,4 @@ class TAL(LossHead):
         """One scalar, in cosine, summed over the batch; 0 for a batch of one identity."""
         flags = self.options
         loss = tal_loss(views.image().pooled, views.text().pooled, views.pids, flags.tau, flags.margin)
-        return LossTerm(self.usable(loss, several_identities(views.pids)), {})
+        return LossTerm(self.usable(loss, views.pids), {})
