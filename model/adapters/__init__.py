@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
-from model.adapters.prompts import CoupledPrompts, PromptOptions, prompts_in
+from model.adapters.prompts import CoupledPrompts, PromptOptions
 from model.backbones.spec import Backbone
 from utils.options import opt
 
@@ -24,11 +24,7 @@ class FreezeOptions:
 
 
 def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, freeze: FreezeOptions) -> None:
-    """Give the towers what the flags ask for, and freeze what is not to be trained.
-
-    Raises:
-        UserError: the prompts do not fit the towers.
-    """
+    """Give the towers what the flags ask for, and freeze the rest. Raises UserError for prompts that do not fit."""
     adapted = lora.rank > 0 or prompts.depth > 0
     backbone.requires_grad_(not adapted or freeze.train_backbone)
     if lora.rank:
@@ -40,18 +36,16 @@ def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, 
 
 
 def restore_adapters(backbone: Backbone, state: Mapping[str, Tensor], lora: LoRAOptions) -> dict[str, Tensor]:
-    """Make towers fit a checkpoint that was trained with adapters, for testing.
+    """Give the towers the prompts of a checkpoint, for testing, and return its weights with LoRA merged.
+
+    A file that test.py exports holds the same weights: both give the same features to the last bit. Flags that ask for
+    LoRA are no error where the checkpoint has none: in an exported or published one it is merged already.
 
     Args:
-        backbone: gets the prompts that the checkpoint has.
+        backbone: as its flags without adapters make it.
         state: weights of the backbone, under our names.
-        lora: the scale of LoRA. That the flags ask for a LoRA which the checkpoint lacks is no error: in an exported or
-            published one it is merged.
-
-    Returns:
-        the weights, with LoRA merged, as in a file that test.py exports: both give the same features to the last bit.
+        lora: the scale of LoRA.
     """
-    num_context, depth = prompts_in(state)
-    if depth:
-        backbone.prompts = CoupledPrompts(num_context, depth, backbone.spec)
-    return merged(state, lora.alpha(rank_in(state))) if rank_in(state) else dict(state)
+    if vectors := [value for key, value in state.items() if key.startswith("prompts.vectors.")]:
+        backbone.prompts = CoupledPrompts(len(vectors[0]), len(vectors), backbone.spec)
+    return merged(state, lora.alpha(rank_in(state)))

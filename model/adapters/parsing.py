@@ -107,15 +107,13 @@ class ExpertBlock(nn.Module):
         return self._whole(x_BLD)
 
     def _whole(self, x_BLD: Tensor) -> Routed:
-        x_BLD = x_BLD + self._attend(self.ln_1(x_BLD))
+        normed_BLD = self.ln_1(x_BLD)
+        if self.over_batch:  # the published layout: position l attends over position l of every sample in the batch
+            x_BLD = x_BLD + self.attn(normed_BLD.transpose(0, 1)).transpose(0, 1)
+        else:
+            x_BLD = x_BLD + self.attn(normed_BLD)
         routed = self.moe(self.ln_3(x_BLD), self.task)
         return routed._replace(out=x_BLD + self.mlp(self.ln_2(x_BLD)) + routed.out)
-
-    def _attend(self, x_BLD: Tensor) -> Tensor:
-        if not self.over_batch:
-            return self.attn(x_BLD)
-        # the published layout: position l of a sample attends over position l of every sample in the batch
-        return self.attn(x_BLD.transpose(0, 1)).transpose(0, 1)
 
 
 class EFP(nn.Module):
@@ -140,14 +138,7 @@ class Parsing(nn.Module):
     Options: ClassVar[type] = ParsingOptions
 
     def __init__(self, options: ParsingOptions, width: int) -> None:
-        """
-        Args:
-            options: flags; the variant is ``full`` where none is named.
-            width: D.
-
-        Raises:
-            UserError: the heads or the reduction do not suit the width.
-        """
+        """``full`` where no variant is named. Raises UserError where heads or reduction do not suit the width (D)."""
         super().__init__()
         self.stages = VARIANTS[options.php_variant or "full"]
         self.over_batch = options.php_attention == "batch" and "efp" in self.stages
@@ -176,9 +167,7 @@ class Parsing(nn.Module):
     def forward(self, encoded: Encoded, modality: str) -> Encoded:
         """A tower's output with the parts' summary added to the pooled feature, and the routing of its tokens.
 
-        Args:
-            encoded: all text tokens, padding included, or image tokens with the class token first.
-            modality: image or text.
+        ``encoded`` has all text tokens, padding included, or image tokens with the class token first.
         """
         x_BLD = encoded.tokens[:, 1:] if modality == "image" else encoded.tokens
         if self.crfm is not None:
@@ -215,10 +204,7 @@ def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: st
     Args:
         options: flags of the run.
         state: weights below ``parsing.``, without that prefix.
-        source: what to call the checkpoint in an error.
-
-    Raises:
-        UserError: ``--php_variant`` needs weights that are not there.
+        source: what to call the checkpoint in an error, which ``--php_variant`` raises where its weights are missing.
     """
     there = tuple(stage for stage in VARIANTS["full"] if any(key.startswith(f"{stage}.") for key in state))
     variant = options.php_variant or next(name for name, stages in VARIANTS.items() if stages == there)
