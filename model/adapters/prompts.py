@@ -36,11 +36,6 @@ class PromptOptions:
         """0 without prompts."""
         return self.prompt_depth or 0
 
-    @property
-    def count(self) -> int:
-        """Prompts in each tower, 0 without."""
-        return self.num_context if self.depth else 0
-
 
 class CoupledPrompts(nn.Module):
     """Prompts of the first blocks of both towers."""

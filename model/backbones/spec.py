@@ -84,14 +84,9 @@ class Backbone(nn.Module):
 
     @classmethod
     def load(cls, choice: str, options: BackboneOptions) -> "Backbone":
-        """The towers that a run starts from.
+        """The towers that a run starts from. Raises UserError where there are no such weights or they do not fit.
 
-        Args:
-            choice: value of ``--pretrain_choice``, without the prefix.
-            options: image size and stride.
-
-        Raises:
-            UserError: there are no such weights, or they do not fit.
+        ``choice`` is the value of ``--pretrain_choice`` without the prefix.
         """
         raise NotImplementedError
 

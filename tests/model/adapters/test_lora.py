@@ -35,7 +35,7 @@ def test_which_flags_turn_lora_on():
     assert LoRAOptions().rank == LoRAOptions(lora_r=0, lora_alpha=4).rank == 0
     assert LoRAOptions(lora_alpha=8).rank == 4 and LoRAOptions(lora_alpha=8).alpha(4) == 8
     assert LoRAOptions(lora_r=2).rank == LoRAOptions(lora_r=2).alpha(2) == 2
-    assert PromptOptions(num_context=4).count == 0 and PromptOptions(prompt_depth=2).count == 4
+    assert PromptOptions().depth == 0 and PromptOptions(prompt_depth=2).depth == 2
 
 
 def test_every_linear_layer_of_every_block_of_both_towers_gets_one():
