@@ -36,9 +36,8 @@ class LossOptions:
     def __post_init__(self) -> None:
         for name in self.names:
             if name not in HEADS:
-                raise UserError(
-                    f"--loss_names {self.loss_names}: no loss is called {name!r}; choose from {', '.join(HEADS)}"
-                )
+                choices = ", ".join(HEADS)
+                raise UserError(f"--loss_names {self.loss_names}: no loss is called {name!r}; choose from {choices}")
             if self.names.count(name) > 1:
                 raise UserError(f"--loss_names {self.loss_names}: {name} is there twice")
 
@@ -50,12 +49,10 @@ class LossOptions:
 
 def model_options() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
-    heads = [head.Options for head in HEADS.values()]
-    parts = [part.Options for part in PARTS.values()]
     return {
-        "model": [BackboneOptions, MemoryOptions, *parts],
+        "model": [BackboneOptions, MemoryOptions, *(part.Options for part in PARTS.values())],
         "adapters": [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions],
-        "losses": [LossOptions, *dict.fromkeys(heads)],
+        "losses": [LossOptions, *dict.fromkeys(head.Options for head in HEADS.values())],
     }
 
 

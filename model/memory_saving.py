@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +36,7 @@ class MemoryOptions:
 
 
 def set_up_blocks(blocks: Iterable[nn.Module], options: MemoryOptions) -> None:
-    """Compile and checkpoint blocks as the flags ask.
-
-    Raises:
-        UserError: ``--compile`` without a C++ compiler.
-    """
+    """Compile and checkpoint blocks as the flags ask. Raises UserError for ``--compile`` without a C++ compiler."""
     if options.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise UserError(
             "--compile: needs a C++ compiler (g++ or clang++), and there is none; install one or leave the flag out"
@@ -69,8 +64,6 @@ def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> E
     """
     if parts == 1 or not torch.is_grad_enabled():
         return encode(*inputs_B)
-    again = partial(checkpoint, encode, use_reentrant=False)
-    done = [again(*part) for part in zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)]
-    return Encoded(
-        torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].routing
-    )
+    chunks = zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)
+    tokens, pooled, routing = zip(*(checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks), strict=True)
+    return Encoded(torch.cat(tokens), torch.cat(pooled), routing[0])

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from model.adapters.experts import MixtureOfExperts, Routed
 from model.backbones.spec import Encoded
-from model.backbones.towers import MLP, Attention
+from model.backbones.towers import Block
+from model.checkpoints.archives import layers_in
 from utils import UserError
 from utils.distributed import all_sum
 from utils.options import opt
@@ -81,19 +82,12 @@ class CRFM(nn.Module):
         return self.feed(weight_BPL @ x_BLD / x_BLD.shape[-1] ** 0.5)
 
 
-class ExpertBlock(nn.Module):
+class ExpertBlock(Block):
     """CLIP's residual block with a mixture of experts beside its MLP."""
 
-    keep_input_only = False
-    """whether training keeps nothing but the input, and computes the block again in the backward pass"""
-
     def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
-        super().__init__()
+        super().__init__(width, options.moe_heads)
         self.over_batch = over_batch
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width, options.moe_heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
         self.ln_3 = nn.LayerNorm(width)
         self.moe = MixtureOfExperts(width, options.reduction, options.num_experts, options.topk)
         self.task = nn.Parameter(torch.randn(width))
@@ -102,11 +96,11 @@ class ExpertBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Routed:
         """(B, L, D) to (B, L, D), with the routing of this block."""
-        if self.keep_input_only and torch.is_grad_enabled():
-            return Routed(*checkpoint(self._whole, x_BLD, use_reentrant=False))
-        return self._whole(x_BLD)
+        if self.keep_input_only and torch.is_grad_enabled():  # the experts' dropout draws the same numbers again
+            return Routed(*checkpoint(self._with_routing, x_BLD, use_reentrant=False))
+        return self._with_routing(x_BLD)
 
-    def _whole(self, x_BLD: Tensor) -> Routed:
+    def _with_routing(self, x_BLD: Tensor) -> Routed:
         normed_BLD = self.ln_1(x_BLD)
         if self.over_batch:  # the published layout: position l attends over position l of every sample in the batch
             x_BLD = x_BLD + self.attn(normed_BLD.transpose(0, 1)).transpose(0, 1)
@@ -140,7 +134,7 @@ class Parsing(nn.Module):
     def __init__(self, options: ParsingOptions, width: int) -> None:
         """``full`` where no variant is named. Raises UserError where heads or reduction do not suit the width (D)."""
         super().__init__()
-        self.stages = VARIANTS[options.php_variant or "full"]
+        self.stages = VARIANTS[options.php_variant or "full"]  # with any, a caption's feature depends on its padding
         self.over_batch = options.php_attention == "batch" and "efp" in self.stages
         self.crfm = CRFM(width, options.cnum) if "crfm" in self.stages else None
         self.efp = None
@@ -153,11 +147,6 @@ class Parsing(nn.Module):
             used_MNE = torch.zeros(len(MODALITIES), options.moe_layers, options.num_experts, dtype=torch.long)
             self.register_buffer("used_MNE", used_MNE, persistent=False)
             """tokens that chose each expert in evaluation; in no checkpoint"""
-
-    @property
-    def reads_padding(self) -> bool:
-        """Whether a caption's feature depends on the padding behind it."""
-        return bool(self.stages)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Those of EFP."""
@@ -217,6 +206,6 @@ def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: st
         found["cnum"] = len(state["crfm.part_tokens"])
     if "efp" in there:
         experts, hidden, width = state["efp.resblocks.0.moe.experts.down.weight"].shape
-        layers = len({key.split(".")[2] for key in state if key.startswith("efp.resblocks.")})
+        layers = layers_in(state, "efp.resblocks.")
         found |= {"num_experts": experts, "reduction": width // hidden, "moe_layers": layers}
     return replace(options, php_variant=variant, **found)

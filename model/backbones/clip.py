@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.backbones.clip_tokenizer import ClipTokenizer, shared_tokenizer
 from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec, Encoded
 from model.backbones.towers import ClipSizes, ImageTower, TextTower
-from model.checkpoints.archives import find_weights, load_strict, read_weights
+from model.checkpoints.archives import find_weights, layers_in, load_strict, read_weights
 from utils import UserError
 
 VIT_B_16 = ClipSizes(512, (224, 224), 16, 16, 768, 12, 512, 12, 49408, 77)
@@ -147,16 +147,12 @@ def sizes_of(state: Mapping[str, Tensor], complaint: str) -> ClipSizes:
         patch_size=patch,
         stride=patch,
         vision_width=conv.shape[0],
-        vision_layers=_layers(state, "visual.transformer.resblocks."),
+        vision_layers=layers_in(state, "visual.transformer.resblocks."),
         text_width=text_width,
-        text_layers=_layers(state, "text.transformer.resblocks."),
+        text_layers=layers_in(state, "text.transformer.resblocks."),
         vocab_size=vocab_size,
         context_length=state["text.positional_embedding"].shape[0],
     )
-
-
-def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def resize_positions(positions_LW: Tensor, grid: tuple[int, int]) -> Tensor:

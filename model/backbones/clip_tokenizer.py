@@ -9,6 +9,7 @@ Shapes: N captions, L positions.
 import functools
 import gzip
 import html
+import itertools
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,12 +77,10 @@ class ClipTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        words = self._words
         for word in WORD.findall(text):
-            known = words.get(word)
-            if known is None:
-                known = words[word] = self._split(word)
-            ids += known
+            if word not in self._words:
+                self._words[word] = self._split(word)
+            ids += self._words[word]
         return ids
 
     def __call__(self, texts: str | Sequence[str], length: int = CONTEXT_LENGTH) -> Tokens:
@@ -106,13 +105,9 @@ class ClipTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token, lower case, a blank after each word; start tokens are dropped."""
-        parts = []
-        for id_ in ids:
-            if id_ == END_ID:
-                break
-            if id_ != START_ID:
-                parts.append(self._bytes[id_])
-        return b"".join(parts).decode("utf-8", errors="replace").rstrip(" ")
+        before_end = itertools.takewhile(lambda id_: id_ != END_ID, ids)
+        text = b"".join(self._bytes[id_] for id_ in before_end if id_ != START_ID)
+        return text.decode("utf-8", errors="replace").rstrip(" ")
 
     def _split(self, word: str) -> list[int]:
         """Apply the merges to one word: always the earliest learned, everywhere in the word, until none fits."""
@@ -121,7 +116,7 @@ class ClipTokenizer(Tokenizer):
         merges = self._merges
         while len(ids) > 1:
             # Merged ids grow in the order of learning, so the smallest is the earliest.
-            best = min(merges.get(pair, VOCAB_SIZE) for pair in zip(ids, ids[1:], strict=False))
+            best = min(merges.get(pair, VOCAB_SIZE) for pair in itertools.pairwise(ids))
             if best == VOCAB_SIZE:
                 break
             merged: list[int] = []

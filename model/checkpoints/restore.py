@@ -37,12 +37,7 @@ class RestoredRun:
 
 
 def restore(checkpoint: Path, get: GetOptions, precision: Precision = FLOAT32) -> RestoredRun:
-    """The encoder of a checkpoint, whoever wrote it.
-
-    Args:
-        checkpoint: a file written by training, here or by a published program.
-        get: gives the instance of an options dataclass.
-        precision: device and arithmetic of network layers.
+    """The encoder of a checkpoint, written by training here or by a published program.
 
     Raises:
         UserError: names the file and what is wrong with it.
