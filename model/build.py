@@ -61,11 +61,7 @@ def build_retriever(
 ) -> Retriever:
     """Add adapters, heads and the parts they share to the towers.
 
-    Args:
-        backbone: the towers.
-        get: gives the instance of an options dataclass.
-        ids, images, pairs: how many the training split has; sizes of classifiers and memories.
-        precision: device and arithmetic of network layers.
+    Classifiers and memories have the sizes of the training split: its ``ids``, ``images`` and ``pairs``.
 
     Raises:
         UserError: flags that do not fit each other or the towers.

@@ -55,12 +55,8 @@ def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> E
     """``encode(*inputs)``, of which each part keeps nothing but its input and its result for the backward pass.
 
     The losses see the whole batch, and their gradient goes through the parts one by one (gradient caching, Gao et al.,
-    RepL4NLP 2021, with activation checkpointing as the means).
-
-    Args:
-        encode: a tower, whose results do not depend on the other samples of a batch.
-        parts: number of parts; fewer where the batch is smaller.
-        inputs_B: pixels, or token ids and lengths.
+    RepL4NLP 2021, with activation checkpointing as the means). ``encode`` is a tower, whose results do not depend on
+    the other samples of a batch; a batch smaller than ``parts`` has fewer.
     """
     if parts == 1 or not torch.is_grad_enabled():
         return encode(*inputs_B)

@@ -70,8 +70,7 @@ class Retriever(nn.Module):
     def input_format(self, text_length: int) -> InputFormat:
         """How images and captions must be prepared; prompts may leave less room for a caption than ``text_length``.
 
-        Raises:
-            UserError: the text tower takes fewer tokens.
+        Raises UserError where the text tower takes fewer tokens.
         """
         spec = self.backbone.spec
         if text_length > spec.context_length:

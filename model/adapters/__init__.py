@@ -40,11 +40,6 @@ def restore_adapters(backbone: Backbone, state: Mapping[str, Tensor], lora: LoRA
 
     A file that test.py exports holds the same weights: both give the same features to the last bit. Flags that ask for
     LoRA are no error where the checkpoint has none: in an exported or published one it is merged already.
-
-    Args:
-        backbone: as its flags without adapters make it.
-        state: weights of the backbone, under our names.
-        lora: the scale of LoRA.
     """
     if vectors := [value for key, value in state.items() if key.startswith("prompts.vectors.")]:
         backbone.prompts = CoupledPrompts(len(vectors[0]), len(vectors), backbone.spec)

@@ -188,12 +188,10 @@ class Parsing(nn.Module):
 
 
 def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: str) -> ParsingOptions:
-    """Flags with the variant and every size that a checkpoint's weights determine; heads and topk stay.
+    """A run's flags with the variant and every size that its weights determine; heads and topk stay.
 
-    Args:
-        options: flags of the run.
-        state: weights below ``parsing.``, without that prefix.
-        source: what to call the checkpoint in an error, which ``--php_variant`` raises where its weights are missing.
+    ``state`` has the weights below ``parsing.``, without that prefix. Raises UserError where ``--php_variant`` needs
+    others, which names the checkpoint as ``source``.
     """
     there = tuple(stage for stage in VARIANTS["full"] if any(key.startswith(f"{stage}.") for key in state))
     variant = options.php_variant or next(name for name, stages in VARIANTS.items() if stages == there)

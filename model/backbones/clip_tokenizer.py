@@ -87,9 +87,7 @@ class ClipTokenizer(Tokenizer):
         """Ids (N, length) of captions: start, caption, end, zeros; and how many tokens each has.
 
         A caption that is too long is truncated, its last place given to the end token. One caption may be a string.
-
-        Raises:
-            UserError: ``length`` leaves no room for start and end.
+        Raises UserError where ``length`` leaves no room for start and end.
         """
         if length < 2:
             raise UserError(f"--text_length {length}: start and end alone take 2 tokens")

@@ -42,14 +42,11 @@ def finetune(model: Retriever, path: Path) -> None:
 def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
     """Copy every parameter that the checkpoint and the model both have, in the same shape.
 
-    The towers must be complete; other parts may be missing or differ (a classifier over another data set's
-    identities). Memory banks are not taken over: they belong to the training pairs.
+    The towers must be complete, or a UserError names ``source`` and the remedy. Other parts may be missing or differ (a
+    classifier over another data set's identities). Memory banks stay: they belong to the training pairs.
 
     Returns:
         names of the modules that were used, and of those in the checkpoint that were not.
-
-    Raises:
-        UserError: weights of the towers are missing or do not fit; names ``source``, the flag and the remedy.
     """
     parameters = dict(model.named_parameters())
     if rank_in(state) and not rank_in(parameters):
@@ -61,10 +58,11 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
     adapters = re.compile(r"\.prompts\.|\.lora_[AB]$")
     towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not adapters.search(key)]
     if wrong := [key for key in towers if key not in fits]:
-        shapes = f"{tuple(state[wrong[0]].shape)} there, " if wrong[0] in state else "not there, "
+        first = wrong[0]
+        there = f"{tuple(state[first].shape)} there" if first in state else "not there"
         raise UserError(
-            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {wrong[0]} "
-            f"({shapes}{tuple(parameters[wrong[0]].shape)} here); give the run's --pretrain_choice, --img_size and "
+            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {first} "
+            f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size and "
             "--stride_size"
         )
     for key in fits:

@@ -55,11 +55,8 @@ class Bank(nn.Module):
     def update(self, image_BD: Tensor, text_BD: Tensor, rows_B: Tensor, momentum: float, hard: bool = False) -> None:
         """Move rows towards the features of a batch: row = momentum * row + (1 - momentum) * feature, normalised.
 
-        Args:
-            image_BD, text_BD: features, not necessarily normalised.
-            rows_B: the row of every pair. The pairs of one row take effect one after the other, in the batch's order.
-            momentum: the share of a row that stays.
-            hard: only the feature least similar to its row takes effect.
+        ``rows_B`` has the row of every pair. The pairs of one row take effect one after the other, in the batch's
+        order; with ``hard`` only the feature least similar to its row does.
         """
         parts = () if hard else turns(rows_B)
         for bank_RD, features_BD in ((self.image, image_BD), (self.text, text_BD)):

@@ -148,13 +148,7 @@ def projection_matching(logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8)
 
 
 def mean_classification(views: BatchViews, logits_PC: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats, and the share that is right (no gradient), over the P of all processes; 0 for none.
-
-    Args:
-        views: the batch, of which each process classifies a share.
-        logits_PC: of C classes.
-        target_P: the right ones.
-    """
+    """Mean cross-entropy in nats and the share that is right (no gradient), over all processes; 0 where P is 0."""
     total = F.cross_entropy(logits_PC, target_P, reduction="sum")
     right = (logits_PC.detach().argmax(dim=1) == target_P).float().sum()
     loss, accuracy = views.mean(torch.stack([total, right]), len(target_P))

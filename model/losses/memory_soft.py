@@ -102,13 +102,8 @@ def memory_soft_loss(
     """Identity association with bank neighbours (DGCMIA: Zhang et al., 2025, global granularity), in nats.
 
     Images are matched with texts and texts with images, over the batch and the bank rows of its neighbours; the sum of
-    both directions, each a mean over the rows that are there.
-
-    Args:
-        image_BD, text_BD: features, not necessarily normalised; row i of both is one pair.
-        near: from :func:`find_neighbours`.
-        image_bank_ND, text_bank_ND: features of the training pairs, by index; they get no gradient.
-        soft_scale: how sharply a neighbour's cosine lowers its label.
+    both directions, each a mean over the rows that are there. Features need not be normalised; the banks, by index of
+    the training pair, get no gradient. ``soft_scale``: how sharply a neighbour's cosine lowers its label.
     """
     rows = near.row_BK.flatten()
     image_AD = torch.cat([image_BD, image_bank_ND[rows]])

@@ -52,9 +52,7 @@ def soft_target(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_
 def soft_loss(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_threshold: float) -> Tensor:
     """Identity association within a batch (DGCMIA: Zhang et al., 2025, local granularity); both directions, in nats.
 
-    Args:
-        image_BD, text_BD: features, not necessarily normalised; row i of both is one pair.
-        image_threshold, text_threshold: cosines that two pairs must exceed to be associated.
+    Two pairs, each a row of both, are associated where their cosines exceed both thresholds.
     """
     target_BB = soft_target(image_BD, text_BD, image_threshold, text_threshold)
     logits_BB = SCALE * cosines(image_BD, text_BD)

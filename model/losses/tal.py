@@ -29,11 +29,8 @@ class TALOptions:
 def tal_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, tau: float, margin: float) -> Tensor:
     """Triplet alignment loss (Qin et al., CVPR 2024, section 3.3); the sum over rows and directions.
 
-    Args:
-        image_BD, text_BD: features, not necessarily normalised.
-        pids_B: identities; the other texts of an image's identity are its positives, weighted by their similarity.
-        tau: temperature of the soft maximum over negatives and of the weights.
-        margin: by which positives must be ahead, in cosine.
+    All texts of an image's identity are its positives, weighted by their similarity. ``tau``: temperature of these
+    weights and of the soft maximum over negatives; ``margin``: by which positives must be ahead, in cosine.
     """
     cosine_BB = cosines(image_BD, text_BD)
     same_BB = same_identity(pids_B).bool()

@@ -25,15 +25,10 @@ def is_eccl(state: Mapping[str, Tensor]) -> bool:
 
 
 def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate to OpenAI's names for the towers, and to ours for LoRA and prompts.
+    """Weights under OpenAI's names for the towers and ours for LoRA and prompts, and the keys of LoRA left out.
 
-    Args:
-        state: weights as published, perhaps below ``module.``.
-        lora_is_merged: the published program saves its weights with LoRA already added to them, so that LoRA is
-            left out here. False keeps it.
-
-    Returns:
-        the weights, and the keys of the LoRA that was left out.
+    The published program saves its weights with LoRA already added to them, so that it is left out here; where
+    ``lora_is_merged`` is False it is kept.
     """
     names: dict[str, Tensor] = {}
     lora: dict[str, dict[str, Tensor]] = {}
