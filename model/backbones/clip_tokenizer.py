@@ -30,8 +30,6 @@ END = "<|endoftext|>"
 MASK_ID, START_ID, END_ID = 49405, 49406, 49407
 VOCAB_SIZE = 49408
 CONTEXT_LENGTH = 77
-SHOW_PROGRESS_FROM = 10_000
-"""captions; fewer are done before a bar could be read"""
 
 WORD = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|<\|mask\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -94,8 +92,8 @@ class ClipTokenizer(Tokenizer):
         texts = [texts] if isinstance(texts, str) else texts
         ids_NL = np.zeros((len(texts), length), dtype=np.int64)
         lengths_N = np.zeros(len(texts), dtype=np.int64)
-        quiet = hide_bar() if len(texts) >= SHOW_PROGRESS_FROM else True
-        for row, text in enumerate(tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=quiet)):
+        bar = tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=hide_bar(), delay=1)
+        for row, text in enumerate(bar):
             ids = [START_ID, *self.encode(text)[: length - 2], END_ID]
             ids_NL[row, : len(ids)] = ids
             lengths_N[row] = len(ids)

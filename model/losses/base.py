@@ -125,6 +125,7 @@ class LossHead(nn.Module):
     def usable(self, loss: Tensor, pids_B: Tensor) -> Tensor:
         """The loss (a finite scalar), or 0 with zero gradients for a batch of one identity, which is then counted."""
         is_usable = (pids_B != pids_B[:1]).any()  # stays on the device, so that nothing waits for it
+        self.unusable += ~is_usable
         return loss * is_usable
 
 

@@ -156,8 +156,8 @@ class MemorySoft(LossHead):
         found_M3 = self.neighbours[pair_M].long()
         is_near_M3 = found_M3 != _NONE
         train_pids = train_pids.to(found_M3.device)
-        right = ((train_pids[found_M3] == train_pids[pair_M][:, None]) & is_near_M3).sum().item()
-        total = is_near_M3.sum().item()
+        is_right_M3 = (train_pids[found_M3] == train_pids[pair_M][:, None]) & is_near_M3
+        right, total = int(is_right_M3.sum()), int(is_near_M3.sum())
         counts = torch.bincount(is_near_M3.sum(dim=1), minlength=NEIGHBOURS + 1).tolist()
         self.neighbours.fill_(_UNSEEN)
         shown = ", ".join(f"{count} with {number}" for number, count in enumerate(counts))
