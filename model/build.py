@@ -78,7 +78,7 @@ def build_retriever(
     for name, weight in preset_weights(names).items():
         if name in heads and not heads[name].has_given_weight:
             heads[name].weight = weight
-            log.info("weight of the loss %s: %g, as PHP was published (the loss aux is there)", name, weight)
+            log.info("weight of the loss %s: %g, as PHP was published (because the loss aux is used)", name, weight)
     model = Retriever(backbone, parts, heads, parsing, precision)
     set_up_blocks(model.blocks(), get(MemoryOptions))
     model.accumulate = get(MemoryOptions).accumulate

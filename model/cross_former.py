@@ -43,7 +43,7 @@ class CrossFormer(nn.Module):
         nn.init.normal_(self.attn.in_proj.weight, std=width**-0.5)
         nn.init.zeros_(self.attn.in_proj.bias)
         nn.init.normal_(self.attn.out_proj.weight, std=width**-0.5)
-        self.transformer.init(options.cmt_depth)
+        self.transformer.init()
 
     def blocks(self) -> Iterator[nn.Module]:
         """Its transformer's."""

@@ -20,14 +20,14 @@ log = logging.getLogger("descry")
 class MemoryOptions:
     """Flags that trade memory, time and start-up against each other."""
 
-    compile: bool = opt(False, "compile the model's blocks: the first steps take a minute or more, the others less")
+    compile: bool = opt(False, "compile the model's blocks: the first steps take a minute or more, later ones less")
     grad_checkpointing: bool = opt(
-        False, "keep only the input of each block of the model and compute the block again in the backward pass"
+        False, "keep only the input of each block of the model and recompute the block in the backward pass"
     )
     accumulate: int = opt(
         1,
-        "encode the batch in this many parts, one after the other, and each again in the backward pass; memory of the "
-        "towers as with batch_size / N, losses over the whole batch",
+        "encode the batch in this many parts, one after the other, and recompute each in the backward pass: the towers "
+        "need the memory of batch_size / N, the losses still see the whole batch",
     )
 
     def __post_init__(self) -> None:

@@ -15,11 +15,11 @@ from utils.options import opt
 class FreezeOptions:
     """What is trained of the towers, and what is kept for it."""
 
-    train_backbone: bool = opt(False, "train the towers too beside LoRA and prompts, which otherwise freeze them")
+    train_backbone: bool = opt(False, "also train the towers, which LoRA and prompts otherwise freeze")
     recompute: bool | None = opt(
         None,
-        "compute normalised inputs and the perceptrons of the towers again in the backward pass instead of keeping "
-        "them: less memory, a third of a forward pass more; default: with LoRA or prompts",
+        "recompute normalised inputs and perceptrons of the towers in the backward pass instead of keeping them: less "
+        "memory for a third of a forward pass; default: with LoRA or prompts",
     )
 
 

@@ -27,7 +27,7 @@ class LoRAOptions:
     """Flags of LoRA."""
 
     lora_r: int | None = opt(
-        None, "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. CLIP is frozen then"
+        None, "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. Freezes CLIP"
     )
     lora_alpha: float | None = opt(None, "LoRA's scale times its rank; turns LoRA on; default: the rank (scale 1)")
 

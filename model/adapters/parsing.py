@@ -6,7 +6,6 @@ Shape letters: B batch, L tokens, P parts, D embedding, E experts, N blocks, M m
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +84,9 @@ class CRFM(nn.Module):
 class ExpertBlock(Block):
     """CLIP's residual block with a mixture of experts beside its MLP."""
 
-    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
+    def __init__(self, width: int, options: ParsingOptions) -> None:
         super().__init__(width, options.moe_heads)
-        self.over_batch = over_batch
+        self.over_batch = options.php_attention == "batch"
         self.ln_3 = nn.LayerNorm(width)
         self.moe = MixtureOfExperts(width, options.reduction, options.num_experts, options.topk)
         self.task = nn.Parameter(torch.randn(width))
@@ -113,9 +112,9 @@ class ExpertBlock(Block):
 class EFP(nn.Module):
     """A stack of expert blocks."""
 
-    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
+    def __init__(self, width: int, options: ParsingOptions) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(ExpertBlock(width, options, over_batch) for _ in range(options.moe_layers))
+        self.resblocks = nn.ModuleList(ExpertBlock(width, options) for _ in range(options.moe_layers))
 
     def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, D) to tokens of the same shape, and the routing (N, 2, E) of all blocks."""
@@ -129,8 +128,6 @@ class EFP(nn.Module):
 class Parsing(nn.Module):
     """feature = pooled feature + mean over what the stages make of the tokens."""
 
-    Options: ClassVar[type] = ParsingOptions
-
     def __init__(self, options: ParsingOptions, width: int) -> None:
         """``full`` where no variant is named. Raises UserError where heads or reduction do not suit the width (D)."""
         super().__init__()
@@ -143,7 +140,7 @@ class Parsing(nn.Module):
                 raise UserError(f"--moe_heads {options.moe_heads}: does not divide the embedding width {width}")
             if options.reduction > width:
                 raise UserError(f"--reduction {options.reduction}: above the embedding width {width}")
-            self.efp = EFP(width, options, self.over_batch)
+            self.efp = EFP(width, options)
             used_MNE = torch.zeros(len(MODALITIES), options.moe_layers, options.num_experts, dtype=torch.long)
             self.register_buffer("used_MNE", used_MNE, persistent=False)
             """tokens that chose each expert in evaluation; in no checkpoint"""

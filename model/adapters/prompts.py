@@ -22,7 +22,7 @@ class PromptOptions:
 
     num_context: int = opt(4, "prompts in each tower (with --prompt_depth)")
     prompt_depth: int | None = opt(
-        None, "turns coupled prompts on: the first blocks of both towers that get their own; 0 for none. CLIP is frozen"
+        None, "how many of the first blocks of both towers get coupled prompts of their own; 0 for none. Freezes CLIP"
     )
 
     def __post_init__(self) -> None:

@@ -47,8 +47,8 @@ class CLIP(Backbone):
         )
         self.visual = ImageTower(sizes)
         self.text = TextTower(sizes)
-        self.visual.transformer.init(sizes.vision_layers)
-        self.text.transformer.init(sizes.text_layers)
+        self.visual.transformer.init()
+        self.text.transformer.init()
 
     @property
     def tokenizer(self) -> ClipTokenizer:

@@ -181,11 +181,11 @@ class Transformer(nn.Module):
             x_BLW = block(x_BLW, self.causal)
         return x_BLW
 
-    def init(self, depth_scale: int) -> None:
+    def init(self) -> None:
         """CLIP's initialisation: residual outputs shrink with the depth of the network."""
         for block in self.resblocks:
             width = block.mlp.c_fc.in_features
-            out_std = width**-0.5 * (2 * depth_scale) ** -0.5
+            out_std = width**-0.5 * (2 * len(self.resblocks)) ** -0.5
             nn.init.normal_(block.attn.in_proj.weight, std=width**-0.5)
             nn.init.zeros_(block.attn.in_proj.bias)
             nn.init.normal_(block.attn.out_proj.weight, std=out_std)

@@ -61,7 +61,7 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
         first = wrong[0]
         there = f"{tuple(state[first].shape)} there" if first in state else "not there"
         raise UserError(
-            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {first} "
+            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, for example {first} "
             f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size and "
             "--stride_size"
         )

@@ -31,7 +31,7 @@ def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tupl
     ``lora_is_merged`` is False it is kept.
     """
     names: dict[str, Tensor] = {}
-    lora: dict[str, dict[str, Tensor]] = {}
+    lora: dict[tuple[str, str], dict[str, Tensor]] = {}
     left_out = []
     for key, value in state.items():
         root, _, rest = key.removeprefix("module.").partition(".")
@@ -39,7 +39,8 @@ def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tupl
             names[_prompt_name(rest) or key] = value
         elif found := _LORA.match(rest) if root in _TOWERS else None:
             layer, side, part = found.groups()
-            lora.setdefault(f"{_tower_name(root, layer)}/{side}", {})[part or ""] = value
+            tower = "visual" if root == "image_encoder" else "text"
+            lora.setdefault((f"clip.{tower}.{layer}", side), {})[part or ""] = value
             left_out.append(key)
         elif root in _TOWERS:
             names[_TOWERS[root] + rest] = value
@@ -50,10 +51,6 @@ def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tupl
     return {**names, **_fused(lora)}, []
 
 
-def _tower_name(root: str, layer: str) -> str:
-    return f"clip.{'visual' if root == 'image_encoder' else 'text'}.{layer}"
-
-
 def _prompt_name(rest: str) -> str | None:
     for pattern, name, offset in _PROMPTS:
         if found := re.match(pattern, rest):
@@ -62,11 +59,10 @@ def _prompt_name(rest: str) -> str | None:
     return None
 
 
-def _fused(lora: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _fused(lora: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """LoRA under our names, where q, k and v are one layer."""
     ours = {}
-    for place, parts in lora.items():
-        layer, side = place.split("/")
+    for (layer, side), parts in lora.items():
         if "" in parts:
             ours[f"{layer}.lora_{side}"] = parts[""]
         else:
