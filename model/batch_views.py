@@ -36,7 +36,7 @@ class BatchViews:
             epoch_share: share of the epoch's steps that are done.
         """
         self._batch, self._model = batch, model
-        self._encoded: dict[tuple[str, int], Encoded] = {}
+        self._encoded: dict[int, Encoded] = {}
         self._gathered: dict[str, Tensor] = {}
         self._bounds = batch["share_bounds"].tolist() if world_size() > 1 else []
         self.parts = model.parts
@@ -60,13 +60,11 @@ class BatchViews:
 
     def image(self, field: str = "images") -> Encoded:
         """Pooled features and routing of an image field of the whole batch, and tokens of this process's share."""
-        values = self._batch[field]
-        return self._once(("image", id(values)), lambda: self._model.encode_image(values))
+        return self._once(self._model.encode_image, self._batch[field])
 
     def text(self, field: str = "caption_ids") -> Encoded:
         """Pooled features and routing of a caption field of the whole batch, and tokens of this process's share."""
-        ids, lengths = self._batch[field], self._batch[f"{field}_lengths"]
-        return self._once(("text", id(ids)), lambda: self._model.encode_text(ids, lengths))
+        return self._once(self._model.encode_text, self._batch[field], self._batch[f"{field}_lengths"])
 
     def share(self, field: str) -> Tensor:
         """A batch field of this process's share."""
@@ -83,12 +81,7 @@ class BatchViews:
         return gather_rows(rows, sizes)
 
     def mean(self, total: Tensor, count: int) -> Tensor:
-        """Means over the whole batch of what this process's share has sums of, over ``count`` entries; 0 without any.
-
-        Args:
-            total: sums, of any shape.
-            count: entries of this share that they are taken over.
-        """
+        """Means over the whole batch; ``total`` has this process's sums, over ``count`` entries. 0 without entries."""
         if world_size() == 1:
             return total / max(count, 1)
         shares = all_sum(torch.cat([total.flatten(), total.new_tensor([count])]))
@@ -99,9 +92,8 @@ class BatchViews:
         """The routing of everything encoded so far."""
         return [encoded.routing for encoded in self._encoded.values()]
 
-    def _once(self, key: tuple[str, int], encode: Callable[[], Encoded]) -> Encoded:
-        if key not in self._encoded:
-            encoded = encode()
-            pooled, routing = self.gather(encoded.pooled.float()), all_sum(encoded.routing)
-            self._encoded[key] = Encoded(encoded.tokens, pooled, routing)
-        return self._encoded[key]
+    def _once(self, encode: Callable[..., Encoded], values: Tensor, *lengths: Tensor) -> Encoded:
+        if id(values) not in self._encoded:
+            tokens, pooled, routing = encode(values, *lengths)
+            self._encoded[id(values)] = Encoded(tokens, self.gather(pooled.float()), all_sum(routing))
+        return self._encoded[id(values)]

@@ -36,9 +36,8 @@ class LossOptions:
     def __post_init__(self) -> None:
         for name in self.names:
             if name not in HEADS:
-                raise UserError(
-                    f"--loss_names {self.loss_names}: no loss is called {name!r}; choose from {', '.join(HEADS)}"
-                )
+                choices = ", ".join(HEADS)
+                raise UserError(f"--loss_names {self.loss_names}: no loss is called {name!r}; choose from {choices}")
             if self.names.count(name) > 1:
                 raise UserError(f"--loss_names {self.loss_names}: {name} is there twice")
 
@@ -50,12 +49,10 @@ class LossOptions:
 
 def model_options() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
-    heads = [head.Options for head in HEADS.values()]
-    parts = [part.Options for part in PARTS.values()]
     return {
-        "model": [BackboneOptions, MemoryOptions, *parts],
+        "model": [BackboneOptions, MemoryOptions, *(part.Options for part in PARTS.values())],
         "adapters": [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions],
-        "losses": [LossOptions, *dict.fromkeys(heads)],
+        "losses": [LossOptions, *dict.fromkeys(head.Options for head in HEADS.values())],
     }
 
 
@@ -64,11 +61,7 @@ def build_retriever(
 ) -> Retriever:
     """Add adapters, heads and the parts they share to the towers.
 
-    Args:
-        backbone: the towers.
-        get: gives the instance of an options dataclass.
-        ids, images, pairs: how many the training split has; sizes of classifiers and memories.
-        precision: device and arithmetic of network layers.
+    Classifiers and memories have the sizes of the training split: its ``ids``, ``images`` and ``pairs``.
 
     Raises:
         UserError: flags that do not fit each other or the towers.
@@ -85,7 +78,7 @@ def build_retriever(
     for name, weight in preset_weights(names).items():
         if name in heads and not heads[name].has_given_weight:
             heads[name].weight = weight
-            log.info("weight of the loss %s: %g, as PHP was published (the loss aux is there)", name, weight)
+            log.info("weight of the loss %s: %g, as PHP was published (because the loss aux is used)", name, weight)
     model = Retriever(backbone, parts, heads, parsing, precision)
     set_up_blocks(model.blocks(), get(MemoryOptions))
     model.accumulate = get(MemoryOptions).accumulate

@@ -43,7 +43,7 @@ class CrossFormer(nn.Module):
         nn.init.normal_(self.attn.in_proj.weight, std=width**-0.5)
         nn.init.zeros_(self.attn.in_proj.bias)
         nn.init.normal_(self.attn.out_proj.weight, std=width**-0.5)
-        self.transformer.init(options.cmt_depth)
+        self.transformer.init()
 
     def blocks(self) -> Iterator[nn.Module]:
         """Its transformer's."""
@@ -51,7 +51,8 @@ class CrossFormer(nn.Module):
 
     def forward(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """(B, L, D) query tokens over (B, M, D) tokens of the other modality to (B, L, D)."""
-        return self.ln_out(self.transformer(self._enter(query_BLD, other_BMD)))
+        x_BLD, last = self._before_last(query_BLD, other_BMD)
+        return self.ln_out(last(x_BLD))
 
     def first(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
         """Position 0 of what ``forward`` gives, (B, D), without the work that the last block does for the others."""
@@ -78,12 +79,9 @@ class CrossFormer(nn.Module):
 
         return last.saving(finish, x_BLD)
 
-    def _enter(self, query_BLD: Tensor, other_BMD: Tensor) -> Tensor:
-        return self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
-
     def _before_last(self, query_BLD: Tensor, other_BMD: Tensor) -> tuple[Tensor, Block]:
         *blocks, last = self.transformer.resblocks
-        x_BLD = self._enter(query_BLD, other_BMD)
+        x_BLD = self.attn.cross(self.ln_query(query_BLD), self.ln_other(other_BMD))
         for block in blocks:
             x_BLD = block(x_BLD)
         return x_BLD, last

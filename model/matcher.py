@@ -5,15 +5,12 @@ Shape letters: P pairs of caption and image, L text positions, M image tokens, D
 
 from torch import Tensor, nn
 
-from model.checkpoints.archives import load_strict
+from model.checkpoints.archives import layers_in, load_strict
 from model.checkpoints.restore import RestoredRun
 from model.cross_former import CrossFormer, CrossOptions
 from model.losses.base import Sizes
 from model.losses.itm import ITM, ITMOptions
 from utils import UserError
-
-_SOURCES = {"cross_former": "parts.cross_former", "itm": "heads.itm"}
-"""our modules to where a training checkpoint has them"""
 
 
 class Matcher(nn.Module):
@@ -34,10 +31,7 @@ class Matcher(nn.Module):
 
 
 def restore_matcher(run: RestoredRun) -> tuple[Matcher, set[str]]:
-    """The matcher in a run's checkpoint; its depth is read off the weights.
-
-    Returns:
-        the matcher, on the model's device, and the keys that it uses.
+    """The matcher in a run's checkpoint, on the model's device, and the keys that it uses.
 
     Raises:
         UserError: the run has no matching head, or its weights do not fit.
@@ -48,14 +42,9 @@ def restore_matcher(run: RestoredRun) -> tuple[Matcher, set[str]]:
             f"{source}: has no matching head to rerank with; only runs with itm among their --loss_names have one. "
             "Test it without --rerank"
         )
-    weights, used = {}, set()
-    for name, root in _SOURCES.items():
-        for key, value in run.state.items():
-            if key.startswith(root + "."):
-                weights[name + key.removeprefix(root)] = value
-                used.add(key)
-    blocks = "cross_former.transformer.resblocks."
-    depth = len({key.removeprefix(blocks).split(".")[0] for key in weights if key.startswith(blocks)})
+    used = [key for key in run.state if key.startswith(("parts.cross_former.", "heads.itm."))]
+    weights = {key.partition(".")[2]: run.state[key] for key in used}
+    depth = layers_in(weights, "cross_former.transformer.resblocks.")
     matcher = Matcher(run.model.backbone.spec.embed_dim, max(depth, 1))
     load_strict(matcher, weights, source)
-    return matcher.to(run.model.precision.device).eval(), used
+    return matcher.to(run.model.precision.device).eval(), set(used)

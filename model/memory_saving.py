@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,14 @@ log = logging.getLogger("descry")
 class MemoryOptions:
     """Flags that trade memory, time and start-up against each other."""
 
-    compile: bool = opt(False, "compile the model's blocks: the first steps take a minute or more, the others less")
+    compile: bool = opt(False, "compile the model's blocks: the first steps take a minute or more, later ones less")
     grad_checkpointing: bool = opt(
-        False, "keep only the input of each block of the model and compute the block again in the backward pass"
+        False, "keep only the input of each block of the model and recompute the block in the backward pass"
     )
     accumulate: int = opt(
         1,
-        "encode the batch in this many parts, one after the other, and each again in the backward pass; memory of the "
-        "towers as with batch_size / N, losses over the whole batch",
+        "encode the batch in this many parts, one after the other, and recompute each in the backward pass: the towers "
+        "need the memory of batch_size / N, the losses still see the whole batch",
     )
 
     def __post_init__(self) -> None:
@@ -37,11 +36,7 @@ class MemoryOptions:
 
 
 def set_up_blocks(blocks: Iterable[nn.Module], options: MemoryOptions) -> None:
-    """Compile and checkpoint blocks as the flags ask.
-
-    Raises:
-        UserError: ``--compile`` without a C++ compiler.
-    """
+    """Compile and checkpoint blocks as the flags ask. Raises UserError for ``--compile`` without a C++ compiler."""
     if options.compile and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise UserError(
             "--compile: needs a C++ compiler (g++ or clang++), and there is none; install one or leave the flag out"
@@ -60,17 +55,11 @@ def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> E
     """``encode(*inputs)``, of which each part keeps nothing but its input and its result for the backward pass.
 
     The losses see the whole batch, and their gradient goes through the parts one by one (gradient caching, Gao et al.,
-    RepL4NLP 2021, with activation checkpointing as the means).
-
-    Args:
-        encode: a tower, whose results do not depend on the other samples of a batch.
-        parts: number of parts; fewer where the batch is smaller.
-        inputs_B: pixels, or token ids and lengths.
+    RepL4NLP 2021, with activation checkpointing as the means). ``encode`` is a tower, whose results do not depend on
+    the other samples of a batch; a batch smaller than ``parts`` has fewer.
     """
     if parts == 1 or not torch.is_grad_enabled():
         return encode(*inputs_B)
-    again = partial(checkpoint, encode, use_reentrant=False)
-    done = [again(*part) for part in zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)]
-    return Encoded(
-        torch.cat([part.tokens for part in done]), torch.cat([part.pooled for part in done]), done[0].routing
-    )
+    chunks = zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)
+    tokens, pooled, routing = zip(*(checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks), strict=True)
+    return Encoded(torch.cat(tokens), torch.cat(pooled), routing[0])

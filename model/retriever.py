@@ -38,14 +38,7 @@ class Retriever(nn.Module):
         parsing: Parsing | None = None,
         precision: Precision = FLOAT32,
     ) -> None:
-        """
-        Args:
-            backbone: the towers, with their adapters.
-            parts: modules that several heads share, by name.
-            heads: losses by name.
-            parsing: PHP's parsing.
-            precision: device and arithmetic of network layers.
-        """
+        """``backbone`` with its adapters; ``parts`` that several ``heads`` share, both by name; PHP's ``parsing``."""
         super().__init__()
         self.add_module(backbone.name, backbone)  # its name is the root of its weights' names in checkpoints
         self._backbone_name = backbone.name
@@ -69,12 +62,7 @@ class Retriever(nn.Module):
             return encoded if self.parsing is None else self.parsing(encoded, "image")
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
-        """Token ids to tokens and pooled features, in the model's precision.
-
-        Args:
-            ids_BL: padded at the end.
-            lengths_B: tokens of each caption, start and end included.
-        """
+        """Token ids to tokens and pooled features, in the model's precision; ``lengths_B``: see :class:`Backbone`."""
         with self.precision():
             encoded = in_parts(self.backbone.encode_text, self.accumulate, ids_BL, lengths_B)
             return encoded if self.parsing is None else self.parsing(encoded, "text")
@@ -82,8 +70,7 @@ class Retriever(nn.Module):
     def input_format(self, text_length: int) -> InputFormat:
         """How images and captions must be prepared; prompts may leave less room for a caption than ``text_length``.
 
-        Raises:
-            UserError: the text tower takes fewer tokens.
+        Raises UserError where the text tower takes fewer tokens.
         """
         spec = self.backbone.spec
         if text_length > spec.context_length:
@@ -102,8 +89,8 @@ class Retriever(nn.Module):
     @property
     def reads_padding(self) -> bool:
         """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
-        parsed = self.parsing is not None and self.parsing.reads_padding
-        return parsed or not self.backbone.spec.text_is_causal
+        parsed = self.parsing is not None and self.parsing.stages
+        return bool(parsed) or not self.backbone.spec.text_is_causal
 
     @property
     def attends_over_batch(self) -> bool:
@@ -133,13 +120,7 @@ class Retriever(nn.Module):
             yield from self.parsing.blocks()
 
     def forward(self, batch: Mapping[str, Tensor], epoch: int = 1, epoch_share: float = 0.0) -> tuple[Step, BatchViews]:
-        """The objective of one batch.
-
-        Args:
-            batch: the fields that :attr:`needed_fields` lists, with ``F_lengths`` for every text field F.
-            epoch: 1 in the first epoch.
-            epoch_share: share of the epoch's steps that are done.
-        """
+        """The objective of a batch with the fields that :attr:`needed_fields` lists; arguments: :class:`BatchViews`."""
         views = BatchViews(batch, self, epoch, epoch_share)
         weighted: list[Tensor] = []
         report: dict[str, Tensor] = {}
@@ -147,7 +128,7 @@ class Retriever(nn.Module):
             term = head(views)
             weighted.append(head.weight * term.loss)
             report[f"{name}_loss"] = weighted[-1].detach()
-            report.update({f"{name}_{metric}": value for metric, value in term.metrics.items()})
+            report |= {f"{name}_{metric}": value for metric, value in term.metrics.items()}
         if self.parsing is not None and self.training:
             self.parsing.count(views.routing)
         total = torch.stack(weighted).sum()
@@ -177,10 +158,11 @@ class Retriever(nn.Module):
 
     def parameter_roles(self) -> Iterator[tuple[str, nn.Parameter, str]]:
         """Every trained parameter with the optimiser role that its module declares for it ("plain" without one)."""
-        claims: dict[str, str] = {}
-        for prefix, module in self.named_modules():
-            for below, role in getattr(module, "roles", {}).items():
-                claims[".".join(filter(None, (prefix, below)))] = role
+        claims = {
+            ".".join(filter(None, (prefix, below))): role
+            for prefix, module in self.named_modules()
+            for below, role in getattr(module, "roles", {}).items()
+        }
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 owners = [prefix for prefix in claims if not prefix or f"{name}.".startswith(f"{prefix}.")]

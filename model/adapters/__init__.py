@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
-from model.adapters.prompts import CoupledPrompts, PromptOptions, prompts_in
+from model.adapters.prompts import CoupledPrompts, PromptOptions
 from model.backbones.spec import Backbone
 from utils.options import opt
 
@@ -15,20 +15,16 @@ from utils.options import opt
 class FreezeOptions:
     """What is trained of the towers, and what is kept for it."""
 
-    train_backbone: bool = opt(False, "train the towers too beside LoRA and prompts, which otherwise freeze them")
+    train_backbone: bool = opt(False, "also train the towers, which LoRA and prompts otherwise freeze")
     recompute: bool | None = opt(
         None,
-        "compute normalised inputs and the perceptrons of the towers again in the backward pass instead of keeping "
-        "them: less memory, a third of a forward pass more; default: with LoRA or prompts",
+        "recompute normalised inputs and perceptrons of the towers in the backward pass instead of keeping them: less "
+        "memory for a third of a forward pass; default: with LoRA or prompts",
     )
 
 
 def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, freeze: FreezeOptions) -> None:
-    """Give the towers what the flags ask for, and freeze what is not to be trained.
-
-    Raises:
-        UserError: the prompts do not fit the towers.
-    """
+    """Give the towers what the flags ask for, and freeze the rest. Raises UserError for prompts that do not fit."""
     adapted = lora.rank > 0 or prompts.depth > 0
     backbone.requires_grad_(not adapted or freeze.train_backbone)
     if lora.rank:
@@ -40,18 +36,11 @@ def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, 
 
 
 def restore_adapters(backbone: Backbone, state: Mapping[str, Tensor], lora: LoRAOptions) -> dict[str, Tensor]:
-    """Make towers fit a checkpoint that was trained with adapters, for testing.
+    """Give the towers the prompts of a checkpoint, for testing, and return its weights with LoRA merged.
 
-    Args:
-        backbone: gets the prompts that the checkpoint has.
-        state: weights of the backbone, under our names.
-        lora: the scale of LoRA. That the flags ask for a LoRA which the checkpoint lacks is no error: in an exported or
-            published one it is merged.
-
-    Returns:
-        the weights, with LoRA merged, as in a file that test.py exports: both give the same features to the last bit.
+    A file that test.py exports holds the same weights: both give the same features to the last bit. Flags that ask for
+    LoRA are no error where the checkpoint has none: in an exported or published one it is merged already.
     """
-    num_context, depth = prompts_in(state)
-    if depth:
-        backbone.prompts = CoupledPrompts(num_context, depth, backbone.spec)
-    return merged(state, lora.alpha(rank_in(state))) if rank_in(state) else dict(state)
+    if vectors := [value for key, value in state.items() if key.startswith("prompts.vectors.")]:
+        backbone.prompts = CoupledPrompts(len(vectors[0]), len(vectors), backbone.spec)
+    return merged(state, lora.alpha(rank_in(state)))

@@ -46,15 +46,7 @@ class Experts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_TD: Tensor, gate_TE: Tensor) -> Tensor:
-        """What the chosen experts add to each token.
-
-        Args:
-            x_TD: (T, D) tokens.
-            gate_TE: (T, E) weight of each expert, 0 where it was not chosen.
-
-        Returns:
-            (T, D) weighted sum over the experts.
-        """
+        """(T, D) what the experts add to each token, weighted by their gates (T, E): 0 where one was not chosen."""
         experts, hidden, width = self.down.weight.shape
         # An expert's own scale and shift of the normalised token are folded into its first layer: one product of
         # (T, D) with (D, E R) then serves all experts.
@@ -72,15 +64,8 @@ class Experts(nn.Module):
 def load_balance(routing_N2E: Tensor) -> Tensor:
     """Load-balance penalty of N routing decisions (Fedus et al., JMLR 2022, eq. 4-6, for K choices per token).
 
-    It is not linear in the tokens: those of a batch in several parts count together once :class:`Routed`'s sums are
-    added up.
-
-    Args:
-        routing_N2E: summed over tokens, the probability of each expert and how often it was chosen.
-
-    Returns:
-        scalar, sum over decisions and experts of mean probability times share of tokens; K / E for each decision that
-        uses all experts alike.
+    The sum over decisions and experts of mean probability times share of tokens; K / E for each decision that uses all
+    experts alike. Not linear in the tokens: for a batch in several parts, add up :class:`Routed`'s sums first.
     """
     probability_NE, choices_NE = routing_N2E.unbind(dim=1)
     tokens_N1 = probability_NE.detach().sum(dim=1, keepdim=True)
@@ -95,14 +80,7 @@ class MixtureOfExperts(nn.Module):
     """
 
     def __init__(self, width: int, reduction: int, experts: int, topk: int, dropout: float = 0.1) -> None:
-        """
-        Args:
-            width: D.
-            reduction: D / R.
-            experts: E.
-            topk: K.
-            dropout: probability, inside and after each expert.
-        """
+        """``width``: D, ``reduction``: D / R, ``experts``: E, ``topk``: K; dropout is inside and after each expert."""
         super().__init__()
         if topk > experts:
             raise UserError(f"--topk {topk}: there are only --num_experts {experts} to choose from")

@@ -1,10 +1,9 @@
 """Low-rank adaptation of the towers (Hu et al., ICLR 2022): frozen weight W plus ``alpha / r * B A``.
 
-loralib gives the parameters, their initialisation and the scale; its weights are never merged while the model lives
-(``merge_weights=False``). Both layers here change the order of loralib's forward pass, low-rank part first: where a
-block recomputes its input in the backward pass (``towers.recomputed``), the product with W then need not be
-repeated. loralib's fused layer also forms the full B A in every pass, which takes 2.5 times as long on a CPU
-(197 tokens of width 768, forward and backward) as the factors one after the other.
+loralib gives the parameters, their initialisation and the scale; weights are never merged while the model lives
+(``merge_weights=False``). The forward pass here takes the low-rank part first: where a block recomputes its input in
+the backward pass (``towers.recomputed``), the product with W then need not be repeated. Nor does it form the full B A
+as loralib's fused layer does, which takes 2.5 times as long on a CPU (197 tokens of width 768, forward and backward).
 
 Shape letters: I inputs, O outputs, r rank.
 """
@@ -22,16 +21,13 @@ from model.backbones.spec import Backbone
 from utils import UserError
 from utils.options import opt
 
-PUBLISHED_RANK = 4
-"""the rank that the published program has whenever --lora_alpha is given"""
-
 
 @dataclass(frozen=True)
 class LoRAOptions:
     """Flags of LoRA."""
 
     lora_r: int | None = opt(
-        None, "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. CLIP is frozen then"
+        None, "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. Freezes CLIP"
     )
     lora_alpha: float | None = opt(None, "LoRA's scale times its rank; turns LoRA on; default: the rank (scale 1)")
 
@@ -45,7 +41,7 @@ class LoRAOptions:
     def rank(self) -> int:
         """0 without LoRA."""
         if self.lora_r is None:
-            return 0 if self.lora_alpha is None else PUBLISHED_RANK
+            return 0 if self.lora_alpha is None else 4  # the published program's rank whenever --lora_alpha is given
         return self.lora_r
 
     def alpha(self, rank: int) -> float:
@@ -53,39 +49,23 @@ class LoRAOptions:
         return rank if self.lora_alpha is None else self.lora_alpha
 
 
-class LoRALinear(loralib.Linear):
-    """A linear layer with LoRA: weight (O, I), lora_A (r, I), lora_B (O, r)."""
+class LoRALinear(loralib.MergedLinear):
+    """A linear layer of one or more parts (3: queries, keys and values), each with a LoRA of its own.
 
-    roles: ClassVar[dict[str, str]] = {"lora_A": "lora", "lora_B": "lora"}
-
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__(base.in_features, base.out_features, r=rank, lora_alpha=alpha, merge_weights=False)
-        self.weight, self.bias = base.weight, base.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., I) to (..., O)."""
-        low = x @ self.lora_A.T @ self.lora_B.T
-        return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scaling)
-
-
-class LoRAQKV(loralib.MergedLinear):
-    """A fused projection to queries, keys and values, each with a LoRA of its own.
-
-    weight (3 O, I), lora_A (3 r, I), lora_B (3 O, r): the parts of q, k and v stand below each other.
+    weight (parts O, I), lora_A (parts r, I), lora_B (parts O, r): the parts stand below each other.
     """
 
     roles: ClassVar[dict[str, str]] = {"lora_A": "lora", "lora_B": "lora"}
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__(
-            *(base.in_features, base.out_features, rank, alpha), enable_lora=[True] * 3, merge_weights=False
-        )
-        self.weight, self.bias = base.weight, base.bias
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, parts: int = 1) -> None:
+        sizes = base.in_features, base.out_features
+        super().__init__(*sizes, r=rank, lora_alpha=alpha, enable_lora=[True] * parts, merge_weights=False)
+        self.parts, self.weight, self.bias = parts, base.weight, base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., I) to (..., 3 O)."""
-        # all three in one product
-        high = torch.block_diag(*self.lora_B.chunk(3))
+        """(..., I) to (..., parts O)."""
+        # all parts in one product
+        high = torch.block_diag(*self.lora_B.chunk(self.parts))
         low = x @ self.lora_A.T @ high.T
         return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scaling)
 
@@ -96,23 +76,17 @@ def add_lora(backbone: Backbone, rank: int, alpha: float) -> None:
         linears = [(name, layer) for name, layer in block.named_modules() if isinstance(layer, nn.Linear)]
         for name, layer in linears:
             owner, _, attribute = name.rpartition(".")
-            adapted = LoRAQKV if attribute == "in_proj" else LoRALinear
-            setattr(block.get_submodule(owner), attribute, adapted(layer, rank, alpha))
+            adapted = LoRALinear(layer, rank, alpha, parts=3 if attribute == "in_proj" else 1)
+            setattr(block.get_submodule(owner), attribute, adapted)
 
 
 def rank_in(state: Mapping[str, Tensor]) -> int:
     """The rank of the LoRA in a checkpoint with our names, 0 without any."""
-    ranks = [value.shape[1] for key, value in state.items() if key.endswith(".lora_B")]
-    return ranks[0] if ranks else 0
+    return next((value.shape[1] for key, value in state.items() if key.endswith(".lora_B")), 0)
 
 
 def merged(state: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """A checkpoint with LoRA added to its weights, under the names that a model without LoRA has.
-
-    Args:
-        state: weights under our names.
-        alpha: LoRA's scale times its rank.
-    """
+    """A checkpoint's weights under our names with LoRA, of scale ``alpha / rank``, added to them and left out."""
     plain = {key: value for key, value in state.items() if not key.endswith((".lora_A", ".lora_B"))}
     for key, low_rI in state.items():
         if key.endswith(".lora_A"):

@@ -6,7 +6,6 @@ Shape letters: B batch, L tokens, P parts, D embedding, E experts, N blocks, M m
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from model.adapters.experts import MixtureOfExperts, Routed
 from model.backbones.spec import Encoded
-from model.backbones.towers import MLP, Attention
+from model.backbones.towers import Block
+from model.checkpoints.archives import layers_in
 from utils import UserError
 from utils.distributed import all_sum
 from utils.options import opt
@@ -81,19 +81,12 @@ class CRFM(nn.Module):
         return self.feed(weight_BPL @ x_BLD / x_BLD.shape[-1] ** 0.5)
 
 
-class ExpertBlock(nn.Module):
+class ExpertBlock(Block):
     """CLIP's residual block with a mixture of experts beside its MLP."""
 
-    keep_input_only = False
-    """whether training keeps nothing but the input, and computes the block again in the backward pass"""
-
-    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
-        super().__init__()
-        self.over_batch = over_batch
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width, options.moe_heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+    def __init__(self, width: int, options: ParsingOptions) -> None:
+        super().__init__(width, options.moe_heads)
+        self.over_batch = options.php_attention == "batch"
         self.ln_3 = nn.LayerNorm(width)
         self.moe = MixtureOfExperts(width, options.reduction, options.num_experts, options.topk)
         self.task = nn.Parameter(torch.randn(width))
@@ -102,28 +95,26 @@ class ExpertBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Routed:
         """(B, L, D) to (B, L, D), with the routing of this block."""
-        if self.keep_input_only and torch.is_grad_enabled():
-            return Routed(*checkpoint(self._whole, x_BLD, use_reentrant=False))
-        return self._whole(x_BLD)
+        if self.keep_input_only and torch.is_grad_enabled():  # the experts' dropout draws the same numbers again
+            return Routed(*checkpoint(self._with_routing, x_BLD, use_reentrant=False))
+        return self._with_routing(x_BLD)
 
-    def _whole(self, x_BLD: Tensor) -> Routed:
-        x_BLD = x_BLD + self._attend(self.ln_1(x_BLD))
+    def _with_routing(self, x_BLD: Tensor) -> Routed:
+        normed_BLD = self.ln_1(x_BLD)
+        if self.over_batch:  # the published layout: position l attends over position l of every sample in the batch
+            x_BLD = x_BLD + self.attn(normed_BLD.transpose(0, 1)).transpose(0, 1)
+        else:
+            x_BLD = x_BLD + self.attn(normed_BLD)
         routed = self.moe(self.ln_3(x_BLD), self.task)
         return routed._replace(out=x_BLD + self.mlp(self.ln_2(x_BLD)) + routed.out)
-
-    def _attend(self, x_BLD: Tensor) -> Tensor:
-        if not self.over_batch:
-            return self.attn(x_BLD)
-        # the published layout: position l of a sample attends over position l of every sample in the batch
-        return self.attn(x_BLD.transpose(0, 1)).transpose(0, 1)
 
 
 class EFP(nn.Module):
     """A stack of expert blocks."""
 
-    def __init__(self, width: int, options: ParsingOptions, over_batch: bool) -> None:
+    def __init__(self, width: int, options: ParsingOptions) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(ExpertBlock(width, options, over_batch) for _ in range(options.moe_layers))
+        self.resblocks = nn.ModuleList(ExpertBlock(width, options) for _ in range(options.moe_layers))
 
     def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, D) to tokens of the same shape, and the routing (N, 2, E) of all blocks."""
@@ -137,19 +128,10 @@ class EFP(nn.Module):
 class Parsing(nn.Module):
     """feature = pooled feature + mean over what the stages make of the tokens."""
 
-    Options: ClassVar[type] = ParsingOptions
-
     def __init__(self, options: ParsingOptions, width: int) -> None:
-        """
-        Args:
-            options: flags; the variant is ``full`` where none is named.
-            width: D.
-
-        Raises:
-            UserError: the heads or the reduction do not suit the width.
-        """
+        """``full`` where no variant is named. Raises UserError where heads or reduction do not suit the width (D)."""
         super().__init__()
-        self.stages = VARIANTS[options.php_variant or "full"]
+        self.stages = VARIANTS[options.php_variant or "full"]  # with any, a caption's feature depends on its padding
         self.over_batch = options.php_attention == "batch" and "efp" in self.stages
         self.crfm = CRFM(width, options.cnum) if "crfm" in self.stages else None
         self.efp = None
@@ -158,15 +140,10 @@ class Parsing(nn.Module):
                 raise UserError(f"--moe_heads {options.moe_heads}: does not divide the embedding width {width}")
             if options.reduction > width:
                 raise UserError(f"--reduction {options.reduction}: above the embedding width {width}")
-            self.efp = EFP(width, options, self.over_batch)
+            self.efp = EFP(width, options)
             used_MNE = torch.zeros(len(MODALITIES), options.moe_layers, options.num_experts, dtype=torch.long)
             self.register_buffer("used_MNE", used_MNE, persistent=False)
             """tokens that chose each expert in evaluation; in no checkpoint"""
-
-    @property
-    def reads_padding(self) -> bool:
-        """Whether a caption's feature depends on the padding behind it."""
-        return bool(self.stages)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Those of EFP."""
@@ -176,9 +153,7 @@ class Parsing(nn.Module):
     def forward(self, encoded: Encoded, modality: str) -> Encoded:
         """A tower's output with the parts' summary added to the pooled feature, and the routing of its tokens.
 
-        Args:
-            encoded: all text tokens, padding included, or image tokens with the class token first.
-            modality: image or text.
+        ``encoded`` has all text tokens, padding included, or image tokens with the class token first.
         """
         x_BLD = encoded.tokens[:, 1:] if modality == "image" else encoded.tokens
         if self.crfm is not None:
@@ -210,15 +185,10 @@ class Parsing(nn.Module):
 
 
 def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: str) -> ParsingOptions:
-    """Flags with the variant and every size that a checkpoint's weights determine; heads and topk stay.
+    """A run's flags with the variant and every size that its weights determine; heads and topk stay.
 
-    Args:
-        options: flags of the run.
-        state: weights below ``parsing.``, without that prefix.
-        source: what to call the checkpoint in an error.
-
-    Raises:
-        UserError: ``--php_variant`` needs weights that are not there.
+    ``state`` has the weights below ``parsing.``, without that prefix. Raises UserError where ``--php_variant`` needs
+    others, which names the checkpoint as ``source``.
     """
     there = tuple(stage for stage in VARIANTS["full"] if any(key.startswith(f"{stage}.") for key in state))
     variant = options.php_variant or next(name for name, stages in VARIANTS.items() if stages == there)
@@ -231,6 +201,6 @@ def fit_options(options: ParsingOptions, state: Mapping[str, Tensor], source: st
         found["cnum"] = len(state["crfm.part_tokens"])
     if "efp" in there:
         experts, hidden, width = state["efp.resblocks.0.moe.experts.down.weight"].shape
-        layers = len({key.split(".")[2] for key in state if key.startswith("efp.resblocks.")})
+        layers = layers_in(state, "efp.resblocks.")
         found |= {"num_experts": experts, "reduction": width // hidden, "moe_layers": layers}
     return replace(options, php_variant=variant, **found)

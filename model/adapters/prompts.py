@@ -5,7 +5,6 @@ The deep prompting of MaPLe (Khattak et al., CVPR 2023, section 3.2) as ECCL use
 Shape letters: P prompts, W width of the text tower, V width of the image tower.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,14 +22,12 @@ class PromptOptions:
 
     num_context: int = opt(4, "prompts in each tower (with --prompt_depth)")
     prompt_depth: int | None = opt(
-        None, "turns coupled prompts on: the first blocks of both towers that get their own; 0 for none. CLIP is frozen"
+        None, "how many of the first blocks of both towers get coupled prompts of their own; 0 for none. Freezes CLIP"
     )
 
     def __post_init__(self) -> None:
         if self.num_context < 1:
-            raise UserError(
-                f"--num_context {self.num_context}: expected at least 1 (--prompt_depth 0 means no prompts)"
-            )
+            raise UserError(f"--num_context {self.num_context}: expected at least 1 (--prompt_depth 0 for no prompts)")
         if self.prompt_depth is not None and self.prompt_depth < 0:
             raise UserError(f"--prompt_depth {self.prompt_depth}: expected 0 (no prompts) or more")
 
@@ -38,11 +35,6 @@ class PromptOptions:
     def depth(self) -> int:
         """0 without prompts."""
         return self.prompt_depth or 0
-
-    @property
-    def count(self) -> int:
-        """Prompts in each tower, 0 without."""
-        return self.num_context if self.depth else 0
 
 
 class CoupledPrompts(nn.Module):
@@ -73,9 +65,3 @@ class CoupledPrompts(nn.Module):
     def image(self) -> tuple[Tensor, ...]:
         """(P, V) for each of the first blocks of the image tower."""
         return tuple(linear(vectors) for linear, vectors in zip(self.to_image, self.vectors, strict=True))
-
-
-def prompts_in(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Number of prompts and depth in the weights of a backbone, both 0 without any."""
-    vectors = [value for key, value in state.items() if key.startswith("prompts.vectors.")]
-    return (len(vectors[0]), len(vectors)) if vectors else (0, 0)

@@ -9,11 +9,7 @@ BACKBONES: dict[str, type[Backbone]] = {
 
 
 def load_backbone(options: BackboneOptions) -> Backbone:
-    """The towers that ``--pretrain_choice`` names: ``NAME:REST`` for the backbone NAME, anything else for CLIP.
-
-    Raises:
-        UserError: there are no such weights, or they do not fit.
-    """
+    """The towers that ``--pretrain_choice`` names: ``NAME:REST`` for the backbone NAME, anything else for CLIP."""
     name, _, rest = options.pretrain_choice.partition(":")
     if name in BACKBONES and rest:
         return BACKBONES[name].load(rest, options)

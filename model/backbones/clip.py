@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.backbones.clip_tokenizer import ClipTokenizer, shared_tokenizer
 from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec, Encoded
 from model.backbones.towers import ClipSizes, ImageTower, TextTower
-from model.checkpoints.archives import find_weights, load_strict, read_weights
+from model.checkpoints.archives import find_weights, layers_in, load_strict, read_weights
 from utils import UserError
 
 VIT_B_16 = ClipSizes(512, (224, 224), 16, 16, 768, 12, 512, 12, 49408, 77)
@@ -47,8 +47,8 @@ class CLIP(Backbone):
         )
         self.visual = ImageTower(sizes)
         self.text = TextTower(sizes)
-        self.visual.transformer.init(sizes.vision_layers)
-        self.text.transformer.init(sizes.text_layers)
+        self.visual.transformer.init()
+        self.text.transformer.init()
 
     @property
     def tokenizer(self) -> ClipTokenizer:
@@ -63,7 +63,7 @@ class CLIP(Backbone):
         path = find_weights(choice, RANDOM)
         source = f"--pretrain_choice {path}"
         state = clip_names(read_weights(path))
-        clip = cls(at_resolution(_sizes(state, f"{source}: not a CLIP vision transformer"), options))
+        clip = cls(at_resolution(sizes_of(state, f"{source}: not a CLIP vision transformer"), options))
         state["visual.positional_embedding"] = resize_positions(state["visual.positional_embedding"], clip.sizes.grid)
         load_strict(clip, state, source)
         clip.weights_file = path
@@ -72,7 +72,7 @@ class CLIP(Backbone):
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], options: BackboneOptions, source: str) -> "CLIP":
         """See the base class."""
-        return cls(at_resolution(_sizes(state, f"{source}: no trained towers in it"), options))
+        return cls(at_resolution(sizes_of(state, f"{source}: no trained towers in it"), options))
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
@@ -88,16 +88,6 @@ class CLIP(Backbone):
             yield from tower.transformer.resblocks
 
 
-def _sizes(state: Mapping[str, Tensor], complaint: str) -> ClipSizes:
-    try:
-        return sizes_of(state)
-    except KeyError as error:
-        found = ", ".join(list(state)[:5]) or "none"
-        raise UserError(f"{complaint}, it has no weight {error}; its first keys are {found}") from None
-    except ValueError as error:
-        raise UserError(f"{complaint}, {error}") from None
-
-
 def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:
     """The same towers for another image size and stride."""
     stride = options.stride_size or sizes.patch_size
@@ -108,7 +98,6 @@ def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:
 
 
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-
 _CLIP_EXTRAS = ("input_resolution", "context_length", "vocab_size", "logit_scale")
 
 
@@ -120,12 +109,9 @@ def clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if root in _CLIP_EXTRAS:
             continue
         name = f"text.{key}" if root in _TEXT_PARTS else key
-        ours[_projection_names(name)] = value.float() if value.is_floating_point() else value
+        name = re.sub(r"\.in_proj_(weight|bias)$", r".in_proj.\1", name)
+        ours[name] = value.float() if value.is_floating_point() else value
     return ours
-
-
-def _projection_names(key: str) -> str:
-    return re.sub(r"\.in_proj_(weight|bias)$", r".in_proj.\1", key)
 
 
 _SHAPED = {
@@ -138,17 +124,19 @@ _SHAPED = {
 """weights that the sizes of the towers are read off, and how many dimensions each has"""
 
 
-def sizes_of(state: Mapping[str, Tensor]) -> ClipSizes:
+def sizes_of(state: Mapping[str, Tensor], complaint: str) -> ClipSizes:
     """Every size of the towers, read off a state dict with our key names; the image is assumed square.
 
     Raises:
-        KeyError: a key that every CLIP vision transformer has is missing.
-        ValueError: such a weight has the wrong number of dimensions, or none of them.
+        UserError: ``complaint``, and which weight of every CLIP vision transformer is missing or has another shape.
     """
     for name, dimensions in _SHAPED.items():
+        if name not in state:
+            found = ", ".join(list(state)[:5]) or "none"
+            raise UserError(f"{complaint}, it has no weight {name!r}; its first keys are {found}")
         shape = tuple(state[name].shape)
         if len(shape) != dimensions or 0 in shape:
-            raise ValueError(f"its weight {name} has the shape {shape}")
+            raise UserError(f"{complaint}, its weight {name} has the shape {shape}")
     conv = state["visual.conv1.weight"]
     patch = conv.shape[-1]
     side = patch * round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
@@ -159,25 +147,16 @@ def sizes_of(state: Mapping[str, Tensor]) -> ClipSizes:
         patch_size=patch,
         stride=patch,
         vision_width=conv.shape[0],
-        vision_layers=_layers(state, "visual.transformer.resblocks."),
+        vision_layers=layers_in(state, "visual.transformer.resblocks."),
         text_width=text_width,
-        text_layers=_layers(state, "text.transformer.resblocks."),
+        text_layers=layers_in(state, "text.transformer.resblocks."),
         vocab_size=vocab_size,
         context_length=state["text.positional_embedding"].shape[0],
     )
 
 
-def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-
 def resize_positions(positions_LW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A square grid of position embeddings resized to another grid, bilinear; the class position is kept.
-
-    Args:
-        positions_LW: (1 + side * side, W), the class position first.
-        grid: rows and columns wanted.
-    """
+    """Position embeddings (1 + side * side, W), the class first, resized to a grid of (rows, columns), bilinear."""
     if positions_LW.shape[0] == grid[0] * grid[1] + 1 and grid[0] == grid[1]:
         return positions_LW
     side = round((positions_LW.shape[0] - 1) ** 0.5)

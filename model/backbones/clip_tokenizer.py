@@ -9,6 +9,7 @@ Shapes: N captions, L positions.
 import functools
 import gzip
 import html
+import itertools
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,8 +30,6 @@ END = "<|endoftext|>"
 MASK_ID, START_ID, END_ID = 49405, 49406, 49407
 VOCAB_SIZE = 49408
 CONTEXT_LENGTH = 77
-SHOW_PROGRESS_FROM = 10_000
-"""captions; fewer are done before a bar could be read"""
 
 WORD = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|<\|mask\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -76,29 +75,25 @@ class ClipTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        words = self._words
         for word in WORD.findall(text):
-            known = words.get(word)
-            if known is None:
-                known = words[word] = self._split(word)
-            ids += known
+            if word not in self._words:
+                self._words[word] = self._split(word)
+            ids += self._words[word]
         return ids
 
     def __call__(self, texts: str | Sequence[str], length: int = CONTEXT_LENGTH) -> Tokens:
         """Ids (N, length) of captions: start, caption, end, zeros; and how many tokens each has.
 
         A caption that is too long is truncated, its last place given to the end token. One caption may be a string.
-
-        Raises:
-            UserError: ``length`` leaves no room for start and end.
+        Raises UserError where ``length`` leaves no room for start and end.
         """
         if length < 2:
             raise UserError(f"--text_length {length}: start and end alone take 2 tokens")
         texts = [texts] if isinstance(texts, str) else texts
         ids_NL = np.zeros((len(texts), length), dtype=np.int64)
         lengths_N = np.zeros(len(texts), dtype=np.int64)
-        quiet = hide_bar() if len(texts) >= SHOW_PROGRESS_FROM else True
-        for row, text in enumerate(tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=quiet)):
+        bar = tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=hide_bar(), delay=1)
+        for row, text in enumerate(bar):
             ids = [START_ID, *self.encode(text)[: length - 2], END_ID]
             ids_NL[row, : len(ids)] = ids
             lengths_N[row] = len(ids)
@@ -106,13 +101,9 @@ class ClipTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token, lower case, a blank after each word; start tokens are dropped."""
-        parts = []
-        for id_ in ids:
-            if id_ == END_ID:
-                break
-            if id_ != START_ID:
-                parts.append(self._bytes[id_])
-        return b"".join(parts).decode("utf-8", errors="replace").rstrip(" ")
+        before_end = itertools.takewhile(lambda id_: id_ != END_ID, ids)
+        text = b"".join(self._bytes[id_] for id_ in before_end if id_ != START_ID)
+        return text.decode("utf-8", errors="replace").rstrip(" ")
 
     def _split(self, word: str) -> list[int]:
         """Apply the merges to one word: always the earliest learned, everywhere in the word, until none fits."""
@@ -121,7 +112,7 @@ class ClipTokenizer(Tokenizer):
         merges = self._merges
         while len(ids) > 1:
             # Merged ids grow in the order of learning, so the smallest is the earliest.
-            best = min(merges.get(pair, VOCAB_SIZE) for pair in zip(ids, ids[1:], strict=False))
+            best = min(merges.get(pair, VOCAB_SIZE) for pair in itertools.pairwise(ids))
             if best == VOCAB_SIZE:
                 break
             merged: list[int] = []

@@ -84,28 +84,17 @@ class Backbone(nn.Module):
 
     @classmethod
     def load(cls, choice: str, options: BackboneOptions) -> "Backbone":
-        """The towers that a run starts from.
+        """The towers that a run starts from. Raises UserError where there are no such weights or they do not fit.
 
-        Args:
-            choice: value of ``--pretrain_choice``, without the prefix.
-            options: image size and stride.
-
-        Raises:
-            UserError: there are no such weights, or they do not fit.
+        ``choice`` is the value of ``--pretrain_choice`` without the prefix.
         """
         raise NotImplementedError
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], options: BackboneOptions, source: str) -> "Backbone":
-        """Towers of the sizes that a checkpoint's weights show, to be filled with them.
+        """Towers of the sizes that a checkpoint's weights (without the prefix ``NAME.``) show, to be filled with them.
 
-        Args:
-            state: weights below ``NAME.``, without that prefix.
-            options: image size and stride.
-            source: what to call the checkpoint in an error.
-
-        Raises:
-            UserError: weights are missing or have other shapes than this backbone's.
+        Raises UserError where weights are missing or not this backbone's, which names the checkpoint as ``source``.
         """
         raise NotImplementedError
 

@@ -76,8 +76,7 @@ class Attention(nn.Module):
 
     def mix(self, qkv_BLX: Tensor, causal: bool = False) -> Tensor:
         """Weighted values of queries, keys and values side by side: (B, L, 3 W) to (B, L, W), before ``out_proj``."""
-        q, k, v = (self._split(part) for part in qkv_BLX.chunk(3, dim=-1))
-        return self._mix(q, k, v, causal)
+        return self._mix(*qkv_BLX.chunk(3, dim=-1), causal)
 
     def cross(self, query_BLW: Tensor, other_BMW: Tensor) -> Tensor:
         """Attention of one sequence over another: (B, L, W), (B, M, W) to (B, L, W)."""
@@ -85,17 +84,14 @@ class Attention(nn.Module):
         weight, bias = self.in_proj.weight, self.in_proj.bias
         q = F.linear(query_BLW, weight[:width], bias[:width])
         k, v = F.linear(other_BMW, weight[width:], bias[width:]).chunk(2, dim=-1)
-        return self.out_proj(self._mix(self._split(q), self._split(k), self._split(v), causal=False))
+        return self.out_proj(self._mix(q, k, v, causal=False))
 
-    def _split(self, x_BLW: Tensor) -> Tensor:
-        return x_BLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def _mix(self, q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, causal: bool) -> Tensor:
+    def _mix(self, q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, causal: bool) -> Tensor:
         # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
-        plain = q_BHLC.device.type == "cpu" and q_BHLC.dtype == torch.bfloat16
+        plain = q_BLW.device.type == "cpu" and q_BLW.dtype == torch.bfloat16
         attend = _plain_attention if plain else F.scaled_dot_product_attention
-        out_BHLC = attend(q_BHLC, k_BHMC, v_BHMC, is_causal=causal)
-        return out_BHLC.transpose(1, 2).flatten(2)
+        heads = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q_BLW, k_BMW, v_BMW))
+        return attend(*heads, is_causal=causal).transpose(1, 2).flatten(2)
 
 
 def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool) -> Tensor:
@@ -175,11 +171,8 @@ class Transformer(nn.Module):
     def forward(self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0) -> Tensor:
         """(B, L, W) to (B, L, W).
 
-        Args:
-            x_BLW: input of the first block.
-            prompts: (P, W) for each of the first blocks; from the second block on they replace the P positions from
-                ``start`` on. Those of the first block are in the input already.
-            start: position of the first prompt.
+        Prompts, (P, W) for each of the first blocks, stand from position ``start`` on: those of the first block are in
+        the input already, those of the others replace them.
         """
         for layer, block in enumerate(self.resblocks):
             if 0 < layer < len(prompts):
@@ -188,11 +181,11 @@ class Transformer(nn.Module):
             x_BLW = block(x_BLW, self.causal)
         return x_BLW
 
-    def init(self, depth_scale: int) -> None:
+    def init(self) -> None:
         """CLIP's initialisation: residual outputs shrink with the depth of the network."""
-        width = self.resblocks[0].ln_1.normalized_shape[0] if len(self.resblocks) else 1
-        out_std = width**-0.5 * (2 * depth_scale) ** -0.5
         for block in self.resblocks:
+            width = block.mlp.c_fc.in_features
+            out_std = width**-0.5 * (2 * len(self.resblocks)) ** -0.5
             nn.init.normal_(block.attn.in_proj.weight, std=width**-0.5)
             nn.init.zeros_(block.attn.in_proj.bias)
             nn.init.normal_(block.attn.out_proj.weight, std=out_std)
@@ -216,7 +209,6 @@ class ImageTower(nn.Module):
 
     def __init__(self, sizes: ClipSizes) -> None:
         super().__init__()
-        self.image_size = sizes.image_size
         width, (rows, columns) = sizes.vision_width, sizes.grid
         self.conv1 = nn.Conv2d(3, width, sizes.patch_size, sizes.stride, bias=False)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
@@ -237,9 +229,7 @@ class ImageTower(nn.Module):
         length = x_BLW.shape[1]
         if prompts:
             x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
-        x_BLW = self.transformer(self.ln_pre(x_BLW), prompts, start=length)
-        if prompts:
-            x_BLW = x_BLW[:, :length]
+        x_BLW = self.transformer(self.ln_pre(x_BLW), prompts, start=length)[:, :length]
         tokens_BLD = self.ln_post(x_BLW) @ self.proj
         return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
 
@@ -264,10 +254,7 @@ class TextTower(nn.Module):
         Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
         token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
 
-        Args:
-            ids_BL: padded at the end.
-            lengths_B: tokens of each caption, start and end included.
-            prompts: (P, W) for each of the first blocks.
+        ``lengths_B``: tokens of each caption, start and end included.
         """
         if prompts:
             ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]

@@ -3,7 +3,7 @@
 import logging
 import os
 import pickle
-import urllib.error
+import shutil
 import urllib.request
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -31,12 +31,8 @@ ARCHIVES = {
 def find_weights(choice: str, others: Iterable[str] = ()) -> Path:
     """The file behind ``--pretrain_choice``: ``model/clip_pretrain/``, then ``~/.cache/clip/``, then a download.
 
-    Args:
-        choice: a published name or a path.
-        others: values that need no file, for the error message.
-
-    Raises:
-        UserError: neither, or the file is damaged or cannot be downloaded.
+    Raises UserError where ``choice`` is neither a path nor a published name (``others`` need no file, the message lists
+    them), or the file is damaged or cannot be downloaded.
     """
     if choice not in ARCHIVES:
         path = Path(choice)
@@ -46,11 +42,11 @@ def find_weights(choice: str, others: Iterable[str] = ()) -> Path:
         raise UserError(f"--pretrain_choice {choice}: neither a file nor one of {names}")
     name, digest = ARCHIVES[choice]
     folders = [Path(__file__).parents[1] / "clip_pretrain", Path.home() / ".cache" / "clip"]
-    for folder in folders:
-        if (folder / name).is_file():
-            _check(folder / name, digest)
-            return folder / name
-    return download(f"{_OPENAI}/{digest}/{name}", folders[0] / name, digest)
+    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if found is None:
+        return download(f"{_OPENAI}/{digest}/{name}", folders[0] / name, digest)
+    _check(found, digest)
+    return found
 
 
 def _check(path: Path, digest: str) -> None:
@@ -69,13 +65,11 @@ def download(url: str, path: Path, digest: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=30) as response, part.open("wb") as file:  # noqa: S310
             total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-                while chunk := response.read(1 << 20):
-                    file.write(chunk)
-                    bar.update(len(chunk))
+            with tqdm.wrapattr(response, "read", total=total, desc=path.name, disable=None) as reader:
+                shutil.copyfileobj(reader, file)
         _check(part, digest)
         part.replace(path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
+    except OSError as error:
         raise UserError(
             f"--pretrain_choice: {path.name} is not on this machine and cannot be downloaded ({error}); put the file "
             f"from {url} into {path.parent}/, or start from random weights with --pretrain_choice small"
@@ -106,20 +100,21 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: st
     wanted = module.state_dict()
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unknown {key}" for key in state if key not in wanted]
-    problems += [  # which would be converted without a word, and lose what does not fit
-        f"{key}: {state[key].dtype} in the file, {value.dtype} in the model"
-        for key, value in wanted.items()
-        if key in state and value.is_floating_point() and not state[key].is_floating_point()
-    ]
-    problems += [
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(value.shape)} in the model"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    for key, value in wanted.items():
+        found = state.get(key, value)
+        if value.is_floating_point() and not found.is_floating_point():  # converting would lose what does not fit
+            problems.append(f"{key}: {found.dtype} in the file, {value.dtype} in the model")
+        if found.shape != value.shape:
+            problems.append(f"{key}: {tuple(found.shape)} in the file, {tuple(value.shape)} in the model")
     if problems:
         more = f"\n  and {len(problems) - 12} more" if len(problems) > 12 else ""
         raise UserError(f"{source}: does not fit the model\n  " + "\n  ".join(problems[:12]) + more)
     module.load_state_dict(dict(state))
+
+
+def layers_in(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered modules a checkpoint has below a prefix, which ends in a dot."""
+    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def read_torch_file(path: Path) -> Any:

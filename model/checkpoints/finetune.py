@@ -1,6 +1,7 @@
 """Starting from the weights of an earlier run instead of CLIP's alone."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,7 @@ class FinetuneOptions:
 
 
 def finetune(model: Retriever, path: Path) -> None:
-    """Start from the checkpoint of an earlier run, and log what was used of it.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
+    """Start from an earlier run's checkpoint, and log what was used of it. Raises UserError where it does not fit."""
     state, unknown = our_names(state_dict_in(read_torch_file(path), path))
     used, unused = start_from(model, state, str(path))
     log.info("--finetune %s: used %s; not used: %s", path, ", ".join(used), ", ".join([*unused, *unknown]) or "nothing")
@@ -45,19 +42,11 @@ def finetune(model: Retriever, path: Path) -> None:
 def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
     """Copy every parameter that the checkpoint and the model both have, in the same shape.
 
-    The towers must be complete; other parts may be missing or differ (a classifier over another data set's
-    identities). Memory banks are not taken over: they belong to the training pairs.
-
-    Args:
-        model: with its adapters and heads.
-        state: weights under our names.
-        source: what to call the checkpoint in an error.
+    The towers must be complete, or a UserError names ``source`` and the remedy. Other parts may be missing or differ (a
+    classifier over another data set's identities). Memory banks stay: they belong to the training pairs.
 
     Returns:
         names of the modules that were used, and of those in the checkpoint that were not.
-
-    Raises:
-        UserError: weights of the towers are missing or do not fit; names the flag and the remedy.
     """
     parameters = dict(model.named_parameters())
     if rank_in(state) and not rank_in(parameters):
@@ -66,21 +55,19 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
             "test.py --export_merged FILE, or give --lora_r"
         )
     fits = {key for key, value in state.items() if key in parameters and parameters[key].shape == value.shape}
-    towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not _adapter(key)]
+    adapters = re.compile(r"\.prompts\.|\.lora_[AB]$")
+    towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not adapters.search(key)]
     if wrong := [key for key in towers if key not in fits]:
-        shapes = f"{tuple(state[wrong[0]].shape)} there, " if wrong[0] in state else "not there, "
+        first = wrong[0]
+        there = f"{tuple(state[first].shape)} there" if first in state else "not there"
         raise UserError(
-            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, as {wrong[0]} "
-            f"({shapes}{tuple(parameters[wrong[0]].shape)} here); give the run's --pretrain_choice, --img_size and "
+            f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, for example {first} "
+            f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size and "
             "--stride_size"
         )
     for key in fits:
         parameters[key].copy_(state[key])
     return _modules(fits), _modules(key for key in state if key not in fits)
-
-
-def _adapter(key: str) -> bool:
-    return ".prompts." in key or key.endswith((".lora_A", ".lora_B"))
 
 
 def _modules(keys: Iterable[str]) -> list[str]:

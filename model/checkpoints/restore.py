@@ -37,16 +37,7 @@ class RestoredRun:
 
 
 def restore(checkpoint: Path, get: GetOptions, precision: Precision = FLOAT32) -> RestoredRun:
-    """The encoder of a checkpoint, whoever wrote it.
-
-    Args:
-        checkpoint: a file written by training, here or by a published program.
-        get: gives the instance of an options dataclass.
-        precision: device and arithmetic of network layers.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
+    """The encoder of a checkpoint, ours or a published one. Raises UserError, which says what is wrong with it."""
     saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
     state, unknown = our_names(saved)
     parsing = get(ParsingOptions)
@@ -65,18 +56,12 @@ def restore_encoder(
     parsing_options: ParsingOptions = ParsingOptions(),  # noqa: B008 (frozen)
     precision: Precision = FLOAT32,
 ) -> tuple[Retriever, list[str]]:
-    """The part of a checkpoint that encodes; needs no CLIP archive.
+    """The part of a checkpoint that encodes, and the keys that testing does not use; needs no CLIP archive.
 
     Args:
-        state: weights under our names.
-        backbone_options: image size and stride of the run.
+        state: weights under our names. Sizes of towers and parsing, and LoRA's rank, are read off them, the rest is
+            taken from the run's options.
         source: what to call the checkpoint in an error.
-        lora: scale of the LoRA, if the checkpoint has one.
-        parsing_options: PHP's flags of the run; sizes that its weights show are read off them.
-        precision: device and arithmetic of network layers.
-
-    Returns:
-        the model without heads, and the keys that testing does not use.
 
     Raises:
         UserError: weights of the towers are missing or do not fit.

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from utils import UserError
+from utils.files import first_line
 
 _DTYPES = {
     **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
@@ -44,8 +45,7 @@ def torchscript_weights(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             return dict(_weights(_Tree(archive).load(), _registered(archive)))
     except Exception as error:  # a foreign pickle makes the unpickler raise nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: damaged TorchScript archive, or not one of weights ({reason})") from None
+        raise UserError(f"{path}: damaged TorchScript archive, or not one of weights ({first_line(error)})") from None
 
 
 class _Module:
@@ -79,31 +79,20 @@ class _Tree(pickle.Unpickler):
         if module == "torch" and name in _DTYPES:
             return name
         if module == "torch.jit._pickle" and (name.startswith("build_") or name == "restore_type_tag"):
-            return _first
-        known: dict[tuple[str, str], Callable] = {
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-            ("collections", "OrderedDict"): OrderedDict,
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return known[module, name]
+            return lambda value, *_: value
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: tuple) -> Tensor:
         """A storage as a tensor of one dimension."""
         _, kind, number, _, _ = pid
         if number not in self._storages:
-            content = self._archive.read(f"{self._folder}data/{number}")
-            dtype = _DTYPES[kind]
-            self._storages[number] = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0)
+            content = bytearray(self._archive.read(f"{self._folder}data/{number}"))
+            self._storages[number] = torch.frombuffer(content, dtype=_DTYPES[kind]) if content else torch.empty(0)
         return self._storages[number]
-
-
-def _first(value: Any, *_: object) -> Any:
-    return value
-
-
-def _rebuild(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
-    return storage.as_strided(size, stride, offset)
 
 
 def _registered(archive: zipfile.ZipFile) -> dict[tuple[str, str], set[str]]:
@@ -112,8 +101,7 @@ def _registered(archive: zipfile.ZipFile) -> dict[tuple[str, str], set[str]]:
     for name in archive.namelist():
         if match := re.fullmatch(r"[^/]+/code/(.*)\.py", name):
             for title, *lists in _CLASS.findall(archive.read(name).decode()):
-                members = {part for text in lists for part in re.findall(r'"(.*?)"', text)}
-                found[match[1].replace("/", "."), title] = members
+                found[match[1].replace("/", "."), title] = set(re.findall(r'"(.*?)"', " ".join(lists)))
     return found
 
 

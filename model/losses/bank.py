@@ -1,4 +1,4 @@
-"""Memory banks: a running mean feature per row (an identity or a training image) and modality.
+"""Memory banks (a running mean feature per row and modality), and what the two losses over them share.
 
 Shape letters: R rows of the bank, B batch, D embedding, N pairs of the training split.
 """
@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch_views import BatchViews
+from model.losses.base import LossHead, LossTerm, Sizes
 from utils import UserError
 from utils.options import opt
 
@@ -53,20 +55,16 @@ class Bank(nn.Module):
     def update(self, image_BD: Tensor, text_BD: Tensor, rows_B: Tensor, momentum: float, hard: bool = False) -> None:
         """Move rows towards the features of a batch: row = momentum * row + (1 - momentum) * feature, normalised.
 
-        Args:
-            image_BD, text_BD: features, not necessarily normalised.
-            rows_B: the row of every pair. The pairs of one row take effect one after the other, in the batch's order.
-            momentum: the share of a row that stays.
-            hard: only the feature least similar to its row takes effect.
+        ``rows_B`` has the row of every pair. The pairs of one row take effect one after the other, in the batch's
+        order; with ``hard`` only the feature least similar to its row does.
         """
-        image_BD, text_BD = F.normalize(image_BD.detach(), dim=1), F.normalize(text_BD.detach(), dim=1)
-        if hard:
-            update_hard(self.image, rows_B, image_BD, momentum)
-            update_hard(self.text, rows_B, text_BD, momentum)
-            return
-        for turn in turns(rows_B):
-            _move(self.image, rows_B[turn], image_BD[turn], momentum)
-            _move(self.text, rows_B[turn], text_BD[turn], momentum)
+        parts = () if hard else turns(rows_B)
+        for bank_RD, features_BD in ((self.image, image_BD), (self.text, text_BD)):
+            unit_BD = F.normalize(features_BD.detach(), dim=1)
+            if hard:
+                _move(bank_RD, rows_B, hardest(bank_RD, rows_B, unit_BD), momentum)
+            for part in parts:
+                _move(bank_RD, rows_B[part], unit_BD[part], momentum)
 
 
 def _move(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor, momentum: float) -> None:
@@ -82,17 +80,33 @@ def turns(rows_B: Tensor) -> tuple[Tensor, ...]:
     return rank_B.argsort(stable=True).split(rank_B.bincount().tolist())
 
 
-def update_hard(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor, momentum: float) -> None:
-    """Update each row once, from that of its features in the batch which is least similar to it.
-
-    Every pair writes to its row, and the pairs of one row write the same.
-    """
+def hardest(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor) -> Tensor:
+    """(B, D) for every pair, that of its row's features in the batch which is least similar to the row."""
     cosine_B = (bank_RD[rows_B] * features_BD).sum(dim=1)
     same_BB = rows_B[:, None] == rows_B[None, :]
-    hardest_B = cosine_B.expand_as(same_BB).masked_fill(~same_BB, torch.inf).argmin(dim=1)
-    _move(bank_RD, rows_B, features_BD[hardest_B], momentum)
+    return features_BD[cosine_B.expand_as(same_BB).masked_fill(~same_BB, torch.inf).argmin(dim=1)]
 
 
-def bank_logits(features_BD: Tensor, bank_RD: Tensor, temperature: float) -> Tensor:
-    """(B, R) cosine of features to the (unit) rows of a bank, over the temperature."""
-    return F.normalize(features_BD, dim=1) @ bank_RD.T / temperature
+class BankHead(LossHead):
+    """Each modality against the other's bank."""
+
+    Options = BankOptions
+
+    def __init__(self, options: BankOptions, sizes: Sizes, rows: int) -> None:
+        super().__init__(options, sizes)
+        self.bank = Bank(rows, sizes.embed_dim)
+
+    def logits(self, views: BatchViews, temperature: float) -> tuple[Tensor, Tensor]:
+        """(B, R) cosines of images to the text bank and of texts to the image bank, over the temperature."""
+        sides = ((views.image(), self.bank.text), (views.text(), self.bank.image))
+        i2t_BR, t2i_BR = (F.normalize(side.pooled, dim=1) @ bank_RD.T / temperature for side, bank_RD in sides)
+        return i2t_BR, t2i_BR
+
+    def term(self, i2t: Tensor, t2i: Tensor) -> LossTerm:
+        """The sum of both directions, each of which the log shows weighted."""
+        shown = {"loss_i2t": i2t, "loss_t2i": t2i}
+        return LossTerm(i2t + t2i, {name: self.weight * loss.detach() for name, loss in shown.items()})
+
+    def update(self, views: BatchViews, rows_B: Tensor, momentum: float) -> None:
+        """Update the bank's rows of a batch."""
+        self.bank.update(views.image().pooled, views.text().pooled, rows_B, momentum, self.options.use_hard)

@@ -40,13 +40,8 @@ class TrainingPass:
     """The training split as a head may look at it before an epoch: encoded once, and only if some head asks."""
 
     def __init__(self, epoch: int, encode: Callable[[], PairFeatures]) -> None:
-        """
-        Args:
-            epoch: the epoch that comes next, 1 in the first.
-            encode: a pass over the training split.
-        """
-        self.epoch = epoch
-        self._encode = encode
+        """``epoch``: the one that comes next, from 1 on; ``encode``: a pass over the training split."""
+        self.epoch, self._encode = epoch, encode
 
     @cached_property
     def features(self) -> PairFeatures:
@@ -97,15 +92,12 @@ class LossHead(nn.Module):
     """names of adapters whose output this loss reads"""
     weight_flag: ClassVar[str] = ""
     """option that holds :attr:`weight`; None there, or no such option, means 1 or what a preset says"""
-    has_bank: ClassVar[bool] = False
-    """whether this loss has a memory bank, whose momentum ``--momentum`` then means"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
     def __init__(self, options: object, sizes: Sizes) -> None:
         super().__init__()
         self.options = options
-        self.sizes = sizes
         given = getattr(options, self.weight_flag) if self.weight_flag else None
         self.weight: float = 1.0 if given is None else given
         """factor of this loss in the total"""
@@ -130,13 +122,9 @@ class LossHead(nn.Module):
         """What to log after an epoch, or ""; ``train_pids``: the true identity of every training pair, by index."""
         return ""
 
-    def usable(self, loss: Tensor, is_usable: Tensor) -> Tensor:
-        """The loss, or 0 with zero gradients where a batch cannot be used, which is then counted.
-
-        Args:
-            loss: finite scalar.
-            is_usable: bool scalar on the loss's device; nothing waits for its value.
-        """
+    def usable(self, loss: Tensor, pids_B: Tensor) -> Tensor:
+        """The loss (a finite scalar), or 0 with zero gradients for a batch of one identity, which is then counted."""
+        is_usable = (pids_B != pids_B[:1]).any()  # stays on the device, so that nothing waits for it
         self.unusable += ~is_usable
         return loss * is_usable
 
@@ -160,6 +148,9 @@ def projection_matching(logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8)
     return (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1).mean()
 
 
-def several_identities(pids_B: Tensor) -> Tensor:
-    """Bool scalar: whether a batch has more than one identity, so that there are negatives."""
-    return (pids_B != pids_B[:1]).any()
+def mean_classification(views: BatchViews, logits_PC: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy in nats and the share that is right (no gradient), over all processes; 0 where P is 0."""
+    total = F.cross_entropy(logits_PC, target_P, reduction="sum")
+    right = (logits_PC.detach().argmax(dim=1) == target_P).float().sum()
+    loss, accuracy = views.mean(torch.stack([total, right]), len(target_P))
+    return loss, accuracy.detach()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes
@@ -16,11 +16,6 @@ class IDOptions:
     """Flags of the id loss."""
 
     id_loss_weight: float | None = opt(None, "weight of the id loss [1]")
-
-
-def accuracy(logits_BN: Tensor, target_B: Tensor) -> Tensor:
-    """Share of rows whose largest logit is the target."""
-    return (logits_BN.detach().argmax(dim=1) == target_B).float().mean()
 
 
 class ID(LossHead):
@@ -42,5 +37,6 @@ class ID(LossHead):
         logits_2BN = self.classifier(torch.cat([views.image().pooled, views.text().pooled]))
         image_BN, text_BN = logits_2BN.chunk(2)
         loss = (F.cross_entropy(image_BN, views.pids) + F.cross_entropy(text_BN, views.pids)) / 2
-        metrics = {"img_acc": accuracy(image_BN, views.pids), "txt_acc": accuracy(text_BN, views.pids)}
-        return LossTerm(loss, metrics)
+        sides = {"img_acc": image_BN, "txt_acc": text_BN}
+        right = {name: logits_BN.detach().argmax(dim=1) == views.pids for name, logits_BN in sides.items()}
+        return LossTerm(loss, {name: right_B.float().mean() for name, right_B in right.items()})

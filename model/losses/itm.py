@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.batch_views import BatchViews
 from model.cross_former import CrossFormer
-from model.losses.base import LossHead, LossTerm, Sizes, cosines, same_identity, several_identities
+from model.losses.base import LossHead, LossTerm, Sizes, cosines, mean_classification, same_identity
 from utils import UserError
 from utils.distributed import from_main
 from utils.options import opt
@@ -39,11 +39,8 @@ def hard_negative_weights(logits_BB: Tensor, same_BB: Tensor) -> Tensor:
     """How likely each column is drawn as the negative of a row: the more similar, the likelier (ICLF, as published).
 
     Args:
-        logits_BB: cosine / temperature.
-        same_BB: 1.0 where row and column share their identity, which are never negatives.
-
-    Returns:
-        (B, B) weights without a gradient; rows do not sum to 1. A row is 0 where every column shares its identity.
+        logits_BB: cosine / temperature; the weights get no gradient.
+        same_BB: 1.0 where row and column share their identity, whose weight is 0. Rows do not sum to 1.
     """
     return (logits_BB.detach().softmax(dim=1) + 1e-5) * (1 - same_BB)
 
@@ -63,12 +60,7 @@ def intra_modal_loss(feature_BD: Tensor, same_BB: Tensor, temperature: Tensor | 
     """Contrast of the batch with itself within one modality (ICLF's L_cl for one modality), in nats.
 
     The target of a row is 0.4 x its own softmax (without a gradient) + 0.6 x equal shares for the entries of its
-    identity.
-
-    Args:
-        feature_BD: features, not necessarily normalised.
-        same_BB: 1.0 where two entries share their identity.
-        temperature: of the cosine logits.
+    identity, where ``same_BB`` is 1.0. Features need not be normalised.
     """
     logits_BB = cosines(feature_BD, feature_BD) / temperature
     identity_BB = same_BB / same_BB.sum(dim=1, keepdim=True)
@@ -87,17 +79,15 @@ class ITM(LossHead):
     def __init__(self, options: ITMOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
         width = sizes.embed_dim
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, 2)
-        )
+        layers = nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, 2)
+        self.head = nn.Sequential(*layers)
         self.temp = nn.Parameter(torch.tensor(START_TEMPERATURE))
 
     def temperature(self) -> Tensor:
         """The learned temperature, at least 0.001.
 
         The parameter itself is put back to the bound: a clamp inside the graph would have no gradient below it, and
-        the temperature could never rise again. Through ``data``, because autograd need not know: between two optimiser
-        steps the second call changes nothing.
+        the temperature could never rise again.
         """
         self.temp.data.clamp_(min=LEAST_TEMPERATURE)
         return self.temp
@@ -124,12 +114,10 @@ class ITM(LossHead):
         with views.precision():
             logits_P2 = self.match(views.parts["cross_former"], text_PLD, image_PMD)
         target_P = (torch.arange(len(logits_P2), device=logits_P2.device) < len(text.tokens)).long()
-        total = F.cross_entropy(logits_P2, target_P, reduction="sum")
-        right = (logits_P2.detach().argmax(dim=1) == target_P).float().sum()
-        matching, accuracy = views.mean(torch.stack([total, right]), len(target_P))
+        matching, accuracy = mean_classification(views, logits_P2, target_P)
         intra = [intra_modal_loss(side.pooled, same_BB, temperature) for side in (image, text)]
         share = self.options.weight
         loss = share * matching + (1 - share) * (intra[0] + intra[1]) / 2
         # The temperature is copied, because the log is read steps later.
-        metrics = {"acc": accuracy.detach(), "temp": self.temp.detach().clone()}
-        return LossTerm(self.usable(loss, several_identities(views.pids)), metrics)
+        metrics = {"acc": accuracy, "temp": self.temp.detach().clone()}
+        return LossTerm(self.usable(loss, views.pids), metrics)

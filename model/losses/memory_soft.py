@@ -52,11 +52,8 @@ class Neighbours(NamedTuple):
 def find_neighbours(image_BD: Tensor, image_bank_ND: Tensor, threshold: float) -> Neighbours:
     """The rows of the image bank that come next to each image after the nearest one, which is taken to be its own.
 
-    Args:
-        image_BD: features, not necessarily normalised.
-        image_bank_ND: bank rows, not necessarily normalised; a row of zeros (not seen yet) is nobody's neighbour
-            unless the threshold is negative.
-        threshold: cosine that a neighbour must exceed.
+    Neither side need be normalised. A bank row of zeros (not seen yet) is nobody's neighbour unless ``threshold``, the
+    cosine that a neighbour must exceed, is negative.
     """
     # The bank is the only large tensor here: dividing the products by its norms saves writing a normalised copy.
     norm_N = torch.linalg.vector_norm(image_bank_ND, dim=1).clamp_min(1e-12)
@@ -74,22 +71,14 @@ def association_target(near: Neighbours, soft_scale: float) -> Tensor:
     softmax(soft_scale * [1, cosines]). Columns of absent neighbours are 0; their rows are for the caller to leave out.
     """
     batch, places = near.row_BK.shape
-    device = near.row_BK.device
-    own_B1 = torch.ones(batch, 1, device=device)
-    share_BS = F.softmax(
-        soft_scale * torch.cat([own_B1, near.cosine_BK.masked_fill(~near.is_near_BK, -torch.inf)], 1), dim=1
-    )
-    anchor_A = _anchors(batch, places, device)
+    cosine_BK = near.cosine_BK.masked_fill(~near.is_near_BK, -torch.inf)
+    share_BS = F.softmax(soft_scale * F.pad(cosine_BK, (1, 0), value=1.0), dim=1)
+    own_B = torch.arange(batch, device=near.row_BK.device)
+    anchor_A = torch.cat([own_B, own_B.repeat_interleave(places)])  # which pair of the batch a row belongs to
     label_AA = (anchor_A[:, None] == anchor_A[None, :]).float()
     label_AA[:batch, batch:] *= (1 - share_BS[:, 1:]).flatten()
     positive_AA = (label_AA != 0) & _present(near)[None, :]
     return F.softmax(label_AA.masked_fill(~positive_AA, -torch.inf), dim=1)
-
-
-def _anchors(batch: int, places: int, device: torch.device) -> Tensor:
-    """(A,) which pair of the batch a row belongs to."""
-    own_B = torch.arange(batch, device=device)
-    return torch.cat([own_B, own_B.repeat_interleave(places)])
 
 
 def _present(near: Neighbours) -> Tensor:
@@ -108,23 +97,13 @@ def _matching(logits_AA: Tensor, target_AA: Tensor, present_A: Tensor) -> Tensor
 
 
 def memory_soft_loss(
-    image_BD: Tensor,
-    text_BD: Tensor,
-    near: Neighbours,
-    image_bank_ND: Tensor,
-    text_bank_ND: Tensor,
-    soft_scale: float,
+    image_BD: Tensor, text_BD: Tensor, near: Neighbours, image_bank_ND: Tensor, text_bank_ND: Tensor, soft_scale: float
 ) -> Tensor:
     """Identity association with bank neighbours (DGCMIA: Zhang et al., 2025, global granularity), in nats.
 
     Images are matched with texts and texts with images, over the batch and the bank rows of its neighbours; the sum of
-    both directions, each a mean over the rows that are there.
-
-    Args:
-        image_BD, text_BD: features, not necessarily normalised; row i of both is one pair.
-        near: from :func:`find_neighbours`.
-        image_bank_ND, text_bank_ND: features of the training pairs, by index; they get no gradient.
-        soft_scale: how sharply a neighbour's cosine lowers its label.
+    both directions, each a mean over the rows that are there. Features need not be normalised; the banks, by index of
+    the training pair, get no gradient. ``soft_scale``: how sharply a neighbour's cosine lowers its label.
     """
     rows = near.row_BK.flatten()
     image_AD = torch.cat([image_BD, image_bank_ND[rows]])
@@ -156,13 +135,10 @@ class MemorySoft(LossHead):
             return LossTerm(0 * (image_BD.sum() + text_BD.sum()), {"neighbours": image_BD.new_zeros(())})
         near = find_neighbours(image_BD, self.image_bank, self.options.id_threshod)
         loss = memory_soft_loss(image_BD, text_BD, near, self.image_bank, self.text_bank, self.options.soft_scale)
-        self._note(views["index"], near)
-        return LossTerm(loss, {"neighbours": near.is_near_BK.sum(dim=1).float().mean()})
-
-    def _note(self, index_B: Tensor, near: Neighbours) -> None:
         found_BK = near.row_BK.masked_fill(~near.is_near_BK, _NONE)
         padded_B3 = F.pad(found_BK, (0, NEIGHBOURS - found_BK.shape[1]), value=_NONE)
-        self.neighbours[index_B] = padded_B3.to(self.neighbours.dtype)
+        self.neighbours[views["index"]] = padded_B3.to(self.neighbours.dtype)
+        return LossTerm(loss, {"neighbours": near.is_near_BK.sum(dim=1).float().mean()})
 
     @torch.no_grad()
     def after_step(self, views: BatchViews) -> None:
@@ -180,8 +156,8 @@ class MemorySoft(LossHead):
         found_M3 = self.neighbours[pair_M].long()
         is_near_M3 = found_M3 != _NONE
         train_pids = train_pids.to(found_M3.device)
-        right = ((train_pids[found_M3] == train_pids[pair_M][:, None]) & is_near_M3).sum().item()
-        total = is_near_M3.sum().item()
+        is_right_M3 = (train_pids[found_M3] == train_pids[pair_M][:, None]) & is_near_M3
+        right, total = int(is_right_M3.sum()), int(is_near_M3.sum())
         counts = torch.bincount(is_near_M3.sum(dim=1), minlength=NEIGHBOURS + 1).tolist()
         self.neighbours.fill_(_UNSEEN)
         shown = ", ".join(f"{count} with {number}" for number, count in enumerate(counts))

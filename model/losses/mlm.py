@@ -6,13 +6,11 @@ Shape letters: B batch, L text positions, D embedding, M masked positions of thi
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from model.backbones.towers import QuickGELU
 from model.batch_views import BatchViews
-from model.losses.base import LossHead, LossTerm, Sizes
+from model.losses.base import LossHead, LossTerm, Sizes, mean_classification
 from utils.options import opt
 
 
@@ -57,7 +55,5 @@ class MLM(LossHead):
             tokens = views.text("mlm_ids").tokens, views.image().tokens
             hidden_MD = views.parts["cross_former"].at(*tokens, positions_M)
             logits_MV = self.fc(self.ln(self.gelu(self.dense(hidden_MD))))
-        total = F.cross_entropy(logits_MV.float(), target_M, reduction="sum")
-        right = (logits_MV.detach().argmax(dim=1) == target_M).float().sum()
-        loss, share = views.mean(torch.stack([total, right]), len(target_M))
-        return LossTerm(loss, {"acc": share.detach()})
+        loss, accuracy = mean_classification(views, logits_MV.float(), target_M)
+        return LossTerm(loss, {"acc": accuracy})

@@ -9,10 +9,7 @@ from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines, pr
 def sdm_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, scale: float) -> Tensor:
     """Similarity distribution matching (Jiang & Ye, CVPR 2023, eq. 2-5); sum of both directions, in nats.
 
-    Args:
-        image_BD, text_BD: features, not necessarily normalised.
-        pids_B: identities; pairs of one identity share the target equally.
-        scale: 1 / temperature.
+    Pairs of one identity share the target equally. ``scale``: 1 / temperature.
     """
     logits_BB = scale * cosines(image_BD, text_BD)
     same_BB = same_identity(pids_B)

@@ -1,4 +1,4 @@
-"""Matching with soft targets that need no identities: pairs that resemble each other in both modalities are positives.
+"""The losses itc1 and cons: pairs that resemble each other in both modalities are positives; no identity is read.
 
 Shape letters: B batch (rows: images, columns: texts), D embedding.
 """
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.losses.base import cosines, projection_matching
+from model.batch_views import BatchViews
+from model.losses.base import LossHead, LossTerm, cosines, projection_matching
 from utils import UserError
 from utils.options import opt
 
@@ -34,11 +35,7 @@ class SoftOptions:
 
 
 def check_cosine(flag: str, value: float) -> None:
-    """Refuse a threshold that no cosine can have.
-
-    Raises:
-        UserError: names the flag, the value and the range.
-    """
+    """Raises UserError for a threshold that no cosine can have."""
     if not -1 <= value <= 1:
         raise UserError(f"--{flag} {value}: expected a cosine between -1 and 1")
 
@@ -55,10 +52,27 @@ def soft_target(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_
 def soft_loss(image_BD: Tensor, text_BD: Tensor, image_threshold: float, text_threshold: float) -> Tensor:
     """Identity association within a batch (DGCMIA: Zhang et al., 2025, local granularity); both directions, in nats.
 
-    Args:
-        image_BD, text_BD: features, not necessarily normalised; row i of both is one pair.
-        image_threshold, text_threshold: cosines that two pairs must exceed to be associated.
+    Two pairs, each a row of both, are associated where their cosines exceed both thresholds.
     """
     target_BB = soft_target(image_BD, text_BD, image_threshold, text_threshold)
     logits_BB = SCALE * cosines(image_BD, text_BD)
     return projection_matching(logits_BB, target_BB, EPS) + projection_matching(logits_BB.T, target_BB, EPS)
+
+
+class ITC1(LossHead):
+    """:func:`soft_loss` of the plain view of every pair (the published logs call it ``sdm_loss``)."""
+
+    Options = SoftOptions
+
+    def forward(self, views: BatchViews) -> LossTerm:
+        """One scalar in nats."""
+        options: SoftOptions = self.options
+        images, captions = self.needs
+        image_BD, text_BD = views.image(images).pooled, views.text(captions).pooled
+        return LossTerm(soft_loss(image_BD, text_BD, options.thred1, options.thred2), {})
+
+
+class Cons(ITC1):
+    """Consistency: the same on the augmented image and the half-masked caption."""
+
+    needs = ("images_aug", "caption_ids_aug")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.batch_views import BatchViews
-from model.losses.base import LossHead, LossTerm, cosines, same_identity, several_identities
+from model.losses.base import LossHead, LossTerm, cosines, same_identity
 from utils import UserError
 from utils.options import opt
 
@@ -29,11 +29,8 @@ class TALOptions:
 def tal_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, tau: float, margin: float) -> Tensor:
     """Triplet alignment loss (Qin et al., CVPR 2024, section 3.3); the sum over rows and directions.
 
-    Args:
-        image_BD, text_BD: features, not necessarily normalised.
-        pids_B: identities; the other texts of an image's identity are its positives, weighted by their similarity.
-        tau: temperature of the soft maximum over negatives and of the weights.
-        margin: by which positives must be ahead, in cosine.
+    All texts of an image's identity are its positives, weighted by their similarity. ``tau``: temperature of these
+    weights and of the soft maximum over negatives; ``margin``: by which positives must be ahead, in cosine.
     """
     cosine_BB = cosines(image_BD, text_BD)
     same_BB = same_identity(pids_B).bool()
@@ -59,4 +56,4 @@ class TAL(LossHead):
         """One scalar, in cosine, summed over the batch; 0 for a batch of one identity."""
         flags = self.options
         loss = tal_loss(views.image().pooled, views.text().pooled, views.pids, flags.tau, flags.margin)
-        return LossTerm(self.usable(loss, several_identities(views.pids)), {})
+        return LossTerm(self.usable(loss, views.pids), {})

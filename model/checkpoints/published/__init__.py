@@ -1,5 +1,6 @@
 """Key names of checkpoints that the published programs wrote, translated to ours: one file per system."""
 
+import itertools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,17 +19,10 @@ _IGNORED = ("logit_scale",)
 
 
 def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate a checkpoint's keys, whoever wrote it.
+    """A checkpoint's weights under our names, whoever wrote it, and the keys that no rule knows.
 
     Wrappers before the first name that we know (``module.``, ``model.``) are dropped, and a bare CLIP state dict counts
-    as the towers. Floating point values become float32.
-
-    Args:
-        state: weights by the names they were saved under.
-        lora_is_merged: in a published ECCL checkpoint, whose LoRA is then left out.
-
-    Returns:
-        weights under our names, and the keys that no rule knows.
+    as the towers. Floating point values become float32. ``lora_is_merged``: see :func:`eccl.eccl_names`.
     """
     if eccl.is_eccl(state):
         state, merged = eccl.eccl_names(state, lora_is_merged)
@@ -40,19 +34,21 @@ def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple
     clip: dict[str, Tensor] = {}
     unknown = []
     for key, value in iclf.without_bert(state).items():
-        parts = _unwrapped(key.split("."), known)
-        root = parts[0] if parts else ""
-        if not parts:
+        parts = _unwrapped(key.split("."), known) or [""]
+        root, *below = parts
+        if not root:
             unknown.append(key)
         elif root in _OURS:
             ours[".".join(parts)] = value.float() if value.is_floating_point() else value
-        elif root == "base_model" or root in _CLIP_ROOTS:
-            clip[".".join(parts[1:] if root == "base_model" else parts)] = value
+        elif root == "base_model":
+            clip[".".join(below)] = value
+        elif root in _CLIP_ROOTS:
+            clip[".".join(parts)] = value
         elif root in php.ROOTS:
             if name := php.our_key(parts):
                 ours.update(clip_names({name: value}))
         elif root in renamed:
-            ours.update(clip_names({".".join((renamed[root], *parts[1:])): value}))
+            ours.update(clip_names({".".join((renamed[root], *below)): value}))
     ours.update({f"clip.{key}": value for key, value in clip_names(clip).items()})
     return php.stack_experts(ours), unknown
 
@@ -64,5 +60,4 @@ def has_published_parsing(state: Mapping[str, Tensor]) -> bool:
 
 
 def _unwrapped(parts: Sequence[str], known: Collection[str]) -> list[str]:
-    starts = [i for i, part in enumerate(parts) if part in known]
-    return list(parts[starts[0] :]) if starts else []
+    return list(itertools.dropwhile(lambda part: part not in known, parts))

@@ -25,18 +25,13 @@ def is_eccl(state: Mapping[str, Tensor]) -> bool:
 
 
 def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate to OpenAI's names for the towers, and to ours for LoRA and prompts.
+    """Weights under OpenAI's names for the towers and ours for LoRA and prompts, and the keys of LoRA left out.
 
-    Args:
-        state: weights as published, perhaps below ``module.``.
-        lora_is_merged: the published program saves its weights with LoRA already added to them, so that LoRA is
-            left out here. False keeps it.
-
-    Returns:
-        the weights, and the keys of the LoRA that was left out.
+    The published program saves its weights with LoRA already added to them, so that it is left out here; where
+    ``lora_is_merged`` is False it is kept.
     """
     names: dict[str, Tensor] = {}
-    lora: dict[str, dict[str, Tensor]] = {}
+    lora: dict[tuple[str, str], dict[str, Tensor]] = {}
     left_out = []
     for key, value in state.items():
         root, _, rest = key.removeprefix("module.").partition(".")
@@ -44,7 +39,8 @@ def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tupl
             names[_prompt_name(rest) or key] = value
         elif found := _LORA.match(rest) if root in _TOWERS else None:
             layer, side, part = found.groups()
-            lora.setdefault(f"{_tower_name(root, layer)}/{side}", {})[part or ""] = value
+            tower = "visual" if root == "image_encoder" else "text"
+            lora.setdefault((f"clip.{tower}.{layer}", side), {})[part or ""] = value
             left_out.append(key)
         elif root in _TOWERS:
             names[_TOWERS[root] + rest] = value
@@ -55,10 +51,6 @@ def eccl_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tupl
     return {**names, **_fused(lora)}, []
 
 
-def _tower_name(root: str, layer: str) -> str:
-    return f"clip.{'visual' if root == 'image_encoder' else 'text'}.{layer}"
-
-
 def _prompt_name(rest: str) -> str | None:
     for pattern, name, offset in _PROMPTS:
         if found := re.match(pattern, rest):
@@ -67,11 +59,10 @@ def _prompt_name(rest: str) -> str | None:
     return None
 
 
-def _fused(lora: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _fused(lora: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """LoRA under our names, where q, k and v are one layer."""
     ours = {}
-    for place, parts in lora.items():
-        layer, side = place.split("/")
+    for (layer, side), parts in lora.items():
         if "" in parts:
             ours[f"{layer}.lora_{side}"] = parts[""]
         else:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import train
-from model.adapters.lora import LoRALinear, LoRAOptions, LoRAQKV, add_lora, merged
+from model.adapters.lora import LoRALinear, LoRAOptions, add_lora, merged
 from model.adapters.prompts import PromptOptions
 from model.backbones import load_backbone
 from model.backbones.clip import CLIP, RANDOM
@@ -15,16 +15,17 @@ from model.backbones.spec import BackboneOptions
 from model.build import build_retriever
 
 
-@pytest.mark.parametrize(("fused", "parts"), [(LoRAQKV, 3), (LoRALinear, 1)])
-def test_a_layer_is_the_weight_plus_scaled_product_of_its_own_factors(fused, parts):
-    layer = fused(nn.Linear(16, 8 * parts), 2, 6.0)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_layer_is_the_weight_plus_scaled_product_of_its_own_factors(parts):
+    layer = LoRALinear(nn.Linear(16, 8 * parts), 2, 6.0, parts)
     nn.init.normal_(layer.lora_B)
     x = torch.randn(3, 5, 16)
     low = [x @ a.T @ b.T for a, b in zip(layer.lora_A.chunk(parts), layer.lora_B.chunk(parts), strict=True)]
     expected = F.linear(x, layer.weight, layer.bias) + 3.0 * torch.cat(low, dim=-1)
     torch.testing.assert_close(layer(x), expected)
-    parent = loralib.MergedLinear if parts == 3 else loralib.Linear
-    torch.testing.assert_close(parent.forward(layer, x), expected)
+    torch.testing.assert_close(loralib.MergedLinear.forward(layer, x), expected)
+    if parts == 1:
+        torch.testing.assert_close(loralib.Linear.forward(layer, x), expected)
     state = merged({f"l.{key}": value for key, value in layer.state_dict().items()}, alpha=6.0)
     assert set(state) == {"l.weight", "l.bias"}
     torch.testing.assert_close(F.linear(x, state["l.weight"], state["l.bias"]), expected)
@@ -34,7 +35,7 @@ def test_which_flags_turn_lora_on():
     assert LoRAOptions().rank == LoRAOptions(lora_r=0, lora_alpha=4).rank == 0
     assert LoRAOptions(lora_alpha=8).rank == 4 and LoRAOptions(lora_alpha=8).alpha(4) == 8
     assert LoRAOptions(lora_r=2).rank == LoRAOptions(lora_r=2).alpha(2) == 2
-    assert PromptOptions(num_context=4).count == 0 and PromptOptions(prompt_depth=2).count == 4
+    assert PromptOptions().depth == 0 and PromptOptions(prompt_depth=2).depth == 2
 
 
 def test_every_linear_layer_of_every_block_of_both_towers_gets_one():
@@ -45,7 +46,7 @@ def test_every_linear_layer_of_every_block_of_both_towers_gets_one():
     add_lora(clip, 2, 4.0)
     for name in linears:
         layer = clip.get_submodule(name)
-        assert isinstance(layer, LoRAQKV if name.endswith("in_proj") else LoRALinear), name
+        assert layer.parts == (3 if name.endswith("in_proj") else 1), name
         assert layer.weight is weights[name], name
     adapted = {name.rpartition(".")[0] for name, _ in clip.named_parameters() if name.endswith("lora_A")}
     assert adapted == linears

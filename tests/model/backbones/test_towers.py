@@ -24,7 +24,7 @@ def test_towers_match_open_clip():
     theirs = open_clip.create_model("ViT-B-16-quickgelu", pretrained=None).eval()
     theirs.visual.output_tokens = True
     state = clip_names(theirs.state_dict())
-    sizes = sizes_of(state)
+    sizes = sizes_of(state, "open_clip")
     assert sizes == VIT_B_16
     ours = CLIP(sizes).eval()
     ours.load_state_dict({key: value for key, value in state.items() if key != "attn_mask"})
