@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from analysis.cross_domain import CrossDomainOptions, cross_domain
 from analysis.evaluated_run import EvaluatedRun, ReportOptions, TestOptions, load_split, log_start
+from analysis.experts import expert_table
 from datasets.options import DataOptions, data_options
 from model.build import model_options
 from model.checkpoints.restore import restore
@@ -74,19 +75,16 @@ def test_run(options: Options) -> None:
         dataset, split = load_split(options, model, test.test_split, padded=bool(test.rerank))
     page.require_queries(len(split.query_pids), split.name)
     rows, features = Evaluator(model, split).evaluate(test.i2t, test.allow_unmatched)
-    precision = model.precision.name
-    log.info("%s %s, %s\n%s", dataset.name, split.name, precision, metrics_table(rows))
+    log.info("%s %s, %s\n%s", dataset.name, split.name, precision.name, metrics_table(rows))
     if use := model.expert_use():
-        from analysis.method_sections import expert_table  # imports matplotlib, which --help must not wait for
-
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())
     if test.rerank:
         row = rerank(model, matcher, split, features, test.rerank, test.allow_unmatched)
         table = metrics_table({"t2i": row})
-        log.info("first %d images reranked by the matching head, %s\n%s", test.rerank, precision, table)
+        log.info("first %d images reranked by the matching head, %s\n%s", test.rerank, precision.name, table)
         rows[f"t2i, first {test.rerank} reranked"] = row
     if page.report:
-        from analysis.report import write_report
+        from analysis.report import write_report  # needs Jinja2, which testing alone does not
 
         path = write_report(EvaluatedRun(options, restored, dataset, split, features, rows))
         log.info("open in a browser: %s", path, extra=NEXT)

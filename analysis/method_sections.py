@@ -6,13 +6,14 @@ add it to :data:`SECTIONS`.
 Shape letters: D embedding, E experts, N pairs of the training split, S sampled pairs, K neighbours, P prompts, V words.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.evaluated_run import EvaluatedRun
+from analysis.experts import by_block, expert_table
 from analysis.figures import draw_stacked
 from analysis.page import Card, Diagram, Section
 from datasets.contact_sheet import Tile
@@ -34,7 +35,7 @@ def experts_section(run: EvaluatedRun) -> Section | None:
     if not use:
         return None
     table = expert_table(use)
-    counts = {f"block {block}, {name}": counts_E.tolist() for block, name, counts_E in _by_block(use)}
+    counts = {f"block {block}, {name}": counts_E.tolist() for block, name, counts_E in by_block(use)}
     return Section(
         "Experts",
         "How many tokens chose each expert, in this test and during training, and the entropy of the shares in nats. "
@@ -43,23 +44,6 @@ def experts_section(run: EvaluatedRun) -> Section | None:
         table,
         (Diagram("experts", "share of the tokens of each expert", draw_stacked(counts, table.columns[2:-1])),),
     )
-
-
-def _by_block(use: Mapping[str, Tensor]) -> Iterator[tuple[int, str, Tensor]]:
-    """(block, modality, counts_E) from the (blocks, E) counts of every modality."""
-    for block, blocks in enumerate(zip(*use.values(), strict=True)):
-        yield from ((block, name, counts_E) for name, counts_E in zip(use, blocks, strict=True))
-
-
-def expert_table(use: Mapping[str, Tensor]) -> Table:
-    """Tokens that chose each expert, and the entropy of their shares in nats; ``use``: (blocks, E) by modality."""
-    rows = []
-    for block, name, counts_E in _by_block(use):
-        share_E = counts_E.double() / counts_E.sum().clamp(min=1)
-        entropy = torch.special.entr(share_E).sum().item()
-        rows.append((f"{block}", name, *(f"{count:,}" for count in counts_E.tolist()), f"{entropy:.3f}"))
-    experts = (f"expert {number}" for number in range(len(rows[0]) - 3))
-    return Table(("block", "tokens of", *experts, "entropy"), tuple(rows), text_columns=2)
 
 
 @torch.no_grad()

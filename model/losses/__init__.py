@@ -3,15 +3,16 @@
 from model.losses.aux import Aux
 from model.losses.base import LossHead
 from model.losses.cmpm import CMPM
+from model.losses.cons import Cons
 from model.losses.identity import ID
 from model.losses.instance_memory import InstanceMemory
 from model.losses.itc import ITC
+from model.losses.itc1 import ITC1
 from model.losses.itm import ITM
 from model.losses.memory import Memory
 from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
-from model.losses.soft import ITC1, Cons
 from model.losses.tal import TAL
 
 HEADS: dict[str, type[LossHead]] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes, cosines
-from model.losses.soft import EPS, SCALE, check_cosine
+from model.losses.itc1 import EPS, SCALE, check_cosine
 from utils import UserError
 from utils.options import opt
 

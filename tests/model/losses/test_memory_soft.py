@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from model.backbones.spec import Encoded
 from model.batch_views import BatchViews
 from model.losses.base import Sizes
+from model.losses.itc1 import SoftOptions, soft_loss
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions, find_neighbours, memory_soft_loss
-from model.losses.soft import SoftOptions, soft_loss
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The losses itc1 and cons: pairs that resemble each other in both modalities are positives; no identity is read.
+"""The loss itc1: pairs that resemble each other in both modalities are positives; no identity is read.
 
 Shape letters: B batch (rows: images, columns: texts), D embedding.
 """
@@ -70,9 +70,3 @@ class ITC1(LossHead):
         images, captions = self.needs
         image_BD, text_BD = views.image(images).pooled, views.text(captions).pooled
         return LossTerm(soft_loss(image_BD, text_BD, options.thred1, options.thred2), {})
-
-
-class Cons(ITC1):
-    """Consistency: the same on the augmented image and the half-masked caption."""
-
-    needs = ("images_aug", "caption_ids_aug")

@@ -1,8 +1,8 @@
-"""What a report shows of single methods."""
+"""How the log shows PHP's experts."""
 
 import torch
 
-from analysis.method_sections import expert_table
+from analysis.experts import expert_table
 
 
 def test_expert_table_shows_counts_and_entropy():
