@@ -50,11 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line.
-
-    Raises:
-        UserError: names the flag and what it should be.
-    """
+    """The command line. Raises UserError, which names the flag and what it should be."""
     given = vars(_parser().parse_args(argv))
     layout = LAYOUTS[given["layout"]]
     try:
@@ -70,10 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_contact_sheet(folder: Path, layout: Layout, target: Path) -> None:
-    """Write a picture of the first six identities that have three images, with a caption of the first of these.
+    """Write a picture (.jpg, .png) of the first six identities that have three images, with a caption of each.
 
-    Raises:
-        UserError: no identity has three images, or the target (.jpg, .png) cannot be written.
+    Raises UserError if no identity has three images, or the file cannot be written.
     """
     records = json.loads((folder / layout.file).read_text(encoding="utf-8"))
     people = [list(group) for _, group in groupby(records, key=lambda record: record["id"])]

@@ -190,11 +190,10 @@ def _neckline(body: Body) -> None:
 def _details(body: Body, shell: Shell, colour: Colour) -> None:
     """What tells a shirt from a sweater: buttons, pockets, ribs; and the logo."""
     brush, person, scale = body.brush, body.person, body.scale
-    middle = body.around(0.0)
-    dark = darker(colour, 0.4)
+    middle, dark = body.sin, darker(colour, 0.4)
     if person.top in ("sweater", "hoodie"):
         brush.strip(shell, (-1, 1), (0.93, 1.0), darker(colour, 0.22))
-    if middle is None or body.cos < 0.15:
+    if body.cos < 0.15:
         return
     if person.top in ("shirt", "blouse", "polo shirt"):
         down = 0.35 if person.top == "polo shirt" else 1.0

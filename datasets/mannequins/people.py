@@ -126,8 +126,8 @@ def _top(dice: Dice, level: Level, sex: str) -> dict[str, str]:
     sleeves = "long" if dice.chance(long) else "short"
     if top == "tank top" or (top == "dress" and sleeves == "short" and dice.chance(0.5)):
         sleeves = "none"
-    garment = {"top": top, "sleeves": sleeves, "top_colour": colour(dice, level, "top")}
-    return garment | _pattern(dice, level, top, garment["top_colour"])
+    first = colour(dice, level, "top")
+    return {"top": top, "sleeves": sleeves, "top_colour": first} | _pattern(dice, level, top, first)
 
 
 def _pattern(dice: Dice, level: Level, top: str, first: str, old: str | None = None) -> dict[str, str]:
