@@ -58,17 +58,14 @@ class Bank(nn.Module):
         ``rows_B`` has the row of every pair. The pairs of one row take effect one after the other, in the batch's
         order; with ``hard`` only the feature least similar to its row does.
         """
-        parts = () if hard else turns(rows_B)
+        parts = (slice(None),) if hard else turns(rows_B)
         for bank_RD, features_BD in ((self.image, image_BD), (self.text, text_BD)):
             unit_BD = F.normalize(features_BD.detach(), dim=1)
             if hard:
-                _move(bank_RD, rows_B, hardest(bank_RD, rows_B, unit_BD), momentum)
+                unit_BD = hardest(bank_RD, rows_B, unit_BD)
             for part in parts:
-                _move(bank_RD, rows_B[part], unit_BD[part], momentum)
-
-
-def _move(bank_RD: Tensor, rows_B: Tensor, features_BD: Tensor, momentum: float) -> None:
-    bank_RD[rows_B] = F.normalize(momentum * bank_RD[rows_B] + (1 - momentum) * features_BD, dim=1)
+                moved_BD = momentum * bank_RD[rows_B[part]] + (1 - momentum) * unit_BD[part]
+                bank_RD[rows_B[part]] = F.normalize(moved_BD, dim=1)
 
 
 def turns(rows_B: Tensor) -> tuple[Tensor, ...]:

@@ -16,6 +16,9 @@ from model.batch_views import BatchViews
 from utils import UserError
 from utils.options import opt
 
+ABSENT = -1e4
+"""a logit whose exponential is exactly 0 and whose product with 0 is, unlike infinity's, 0"""
+
 
 class LossTerm(NamedTuple):
     """What a head returns."""
@@ -139,13 +142,19 @@ def same_identity(pids_B: Tensor) -> Tensor:
     return (pids_B[:, None] == pids_B[None, :]).float()
 
 
-def projection_matching(logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8) -> Tensor:
-    """KL divergence from softmax(logits) to a target distribution, row by row, in nats.
+def projection_matching(
+    logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8, present_B: Tensor | None = None
+) -> Tensor:
+    """KL divergence from softmax(logits) to a target distribution, mean over rows, in nats.
 
-    The form that CMPM (Zhang & Lu, ECCV 2018, eq. 4) and SDM (Jiang & Ye, CVPR 2023, eq. 3) share.
+    The form that CMPM (Zhang & Lu, ECCV 2018, eq. 4) and SDM (Jiang & Ye, CVPR 2023, eq. 3) share. Rows and columns not
+    in ``present_B`` are left out without selecting the others: the host would have to wait for their number.
     """
+    if present_B is not None:
+        logits_BB = logits_BB.masked_fill(~present_B, ABSENT)
     log_p_BB = F.log_softmax(logits_BB, dim=1)
-    return (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1).mean()
+    row_B = (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1)
+    return row_B.mean() if present_B is None else (row_B * present_B).sum() / present_B.sum()
 
 
 def mean_classification(views: BatchViews, logits_PC: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch_views import BatchViews
-from model.losses.base import LossHead, LossTerm, Sizes, cosines
+from model.losses.base import LossHead, LossTerm, Sizes, cosines, projection_matching
 from model.losses.itc1 import EPS, SCALE, check_cosine
 from utils import UserError
 from utils.options import opt
@@ -20,8 +20,6 @@ from utils.options import opt
 NEIGHBOURS = 3
 _NONE, _UNSEEN = -1, -2
 """in the record of neighbours: no neighbour in this place; a pair that this epoch has not come to"""
-_ABSENT = -1e4
-"""a logit whose exponential is exactly 0 and whose product with 0 is, unlike infinity's, 0"""
 
 
 @dataclass(frozen=True)
@@ -86,16 +84,6 @@ def _present(near: Neighbours) -> Tensor:
     return torch.cat([near.is_near_BK.new_ones(len(near.is_near_BK)), near.is_near_BK.flatten()])
 
 
-def _matching(logits_AA: Tensor, target_AA: Tensor, present_A: Tensor) -> Tensor:
-    """:func:`projection_matching` of the rows and columns that take part, without selecting them.
-
-    Selecting would make the shapes depend on values, and the host wait for the device.
-    """
-    log_p_AA = F.log_softmax(logits_AA.masked_fill(~present_A[None, :], _ABSENT), dim=1)
-    row_A = (log_p_AA.exp() * (log_p_AA - torch.log(target_AA + EPS))).sum(dim=1)
-    return (row_A * present_A).sum() / present_A.sum()
-
-
 def memory_soft_loss(
     image_BD: Tensor, text_BD: Tensor, near: Neighbours, image_bank_ND: Tensor, text_bank_ND: Tensor, soft_scale: float
 ) -> Tensor:
@@ -109,8 +97,8 @@ def memory_soft_loss(
     image_AD = torch.cat([image_BD, image_bank_ND[rows]])
     text_AD = torch.cat([text_BD, text_bank_ND[rows]])
     logits_AA = SCALE * cosines(image_AD, text_AD)
-    target_AA, present_A = association_target(near, soft_scale), _present(near)
-    return _matching(logits_AA, target_AA, present_A) + _matching(logits_AA.T, target_AA, present_A)
+    target = association_target(near, soft_scale), EPS, _present(near)
+    return projection_matching(logits_AA, *target) + projection_matching(logits_AA.T, *target)
 
 
 class MemorySoft(LossHead):
