@@ -239,9 +239,8 @@ class Trainer:
             self.run_dir.save_best(content)
 
     def _what_is_left(self) -> str:
-        left = "no checkpoint had been written yet"
-        if self.run_dir.has_last:
-            left = f"{self.run_dir.path / 'last.pth'} holds the last good state"
+        good = f"{self.run_dir.path / 'last.pth'} holds the last good state"
+        left = good if self.run_dir.has_last else "no checkpoint had been written yet"
         return f"{left}. Try a lower --lr or --precision fp32"
 
     def _bad_weight(self) -> str | None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from utils import FileError, UserError
-from utils.files import replacing
+from utils.files import write_text
 from utils.options import Options, opt
 
 LAUNCH = "torchrun.txt"
@@ -89,8 +89,7 @@ def make_run_dir(run_dir: Path, options: Options) -> None:
         raise FileError(f"run directory {run_dir}: cannot be made ({error.strerror}); choose another") from None
     options.replaced(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
     if launch := _launch():
-        with replacing(run_dir / LAUNCH) as file:
-            file.write(launch.encode())
+        write_text(run_dir / LAUNCH, launch)
 
 
 def interrupted_run(run: RunOptions, dataset_name: str) -> Path | None:
