@@ -37,15 +37,26 @@ class TrainPairs(TorchDataset):
         self,
         records: Sequence[ImageRecord],
         images: Images,
+        form: InputFormat,
         fields: tuple[str, ...],
         padded: tuple[str, ...],
         augment: AugmentOptions,
-        form: InputFormat,
         seed: int,
     ) -> None:
-        """Makes the batch ``fields``; text fields but the ``padded`` ones are cut to their longest caption."""
-        self.records, self.images, self.padded = tuple(records), images, padded
-        self.augment, self.seed, self.mask_id = augment, seed, form.tokenizer.mask_id
+        """
+        Args:
+            records: images with their captions.
+            images: their pixels.
+            form: how the model wants its input.
+            fields: batch fields that the losses read.
+            padded: text fields whose padding a loss looks at, so that it must not be cut off.
+            augment: what random views are like.
+            seed: of every random choice.
+        """
+        self.records, self.images, self.form, self.augment, self.seed = tuple(records), images, form, augment, seed
+        self.padded = TEXT_FIELDS if form.reads_padding else padded
+        self.aliases = aliases(fields, augment)
+        fields = fields_to_make(fields, augment)
         self.producers = producers_for(fields)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
@@ -109,7 +120,7 @@ class TrainPairs(TorchDataset):
             image_id=image_id,
             tokens_L=self.ids_NL[index],
             length=int(self.length_N[index]),
-            mask_id=self.mask_id,
+            mask_id=self.form.tokenizer.mask_id,
             size=self.images.size,
         )
         if self.deletion is None:
@@ -135,37 +146,15 @@ class TrainLoader:
     It knows where it stands and can be set to any step of any epoch.
     """
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        images: Images,
-        form: InputFormat,
-        fields: tuple[str, ...],
-        padded: tuple[str, ...],
-        options: DataOptions,
-        augment: AugmentOptions,
-        device: torch.device,
-    ) -> None:
-        """
-        Args:
-            records: the training split, with ``images`` for its pixels.
-            form: how the model wants its input.
-            fields: batch fields that the losses read; of these, a loss looks at the padding of the ``padded`` ones.
-            options: batch size, order, loader processes.
-            augment: what random views are like.
-            device: where batches go.
-        """
-        self._form, self._options, self._device = form, options, device
-        made = fields_to_make(fields, augment)
-        kept = TEXT_FIELDS if form.reads_padding else padded
-        self._pairs = TrainPairs(records, images, made, kept, augment, form, options.seed)
-        self._aliases = aliases(fields, augment)
-        self.pids = torch.from_numpy(self._pairs.pids)
+    def __init__(self, pairs: TrainPairs, options: DataOptions, device: torch.device) -> None:
+        """Batches of ``pairs``; the options say how large, in what order, and from how many processes."""
+        self._pairs, self._options, self._device = pairs, options, device
+        self.pids = torch.from_numpy(pairs.pids)
         """(N,) identity of every training pair"""
-        self._sampler = _sampler(self._pairs, options)
+        self._sampler = _sampler(pairs, options)
         self._epoch, self._step = 1, 0
         self._loader: BatchLoader | None = BatchLoader(
-            self._pairs, self._sampler, options.workers, device, persistent_workers=options.workers > 0
+            pairs, self._sampler, options.workers, device, persistent_workers=options.workers > 0
         )
 
     @property
@@ -202,7 +191,7 @@ class TrainLoader:
     def unaugmented(self) -> EvaluationSplit:
         """The training split as evaluation sees one: every image and caption once, as they are."""
         pairs = self._pairs
-        return EvaluationSplit("train", pairs.records, pairs.images, self._form, self._options, self._device)
+        return EvaluationSplit("train", pairs.records, pairs.images, pairs.form, self._options, self._device)
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         if not (self._pairs.with_images and self._pairs.images.cached):
@@ -216,11 +205,11 @@ class TrainLoader:
     def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
         moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
-        pixels = moved.pop("pixels", None)
+        pixels, form = moved.pop("pixels", None), self._pairs.form
         for field in IMAGE_FIELDS:
             if field in moved:
-                moved[field] = apply(pixels, moved[field], self._form.pixel_mean, self._form.pixel_std)
-        return moved | {name: moved[source] for name, source in self._aliases.items()}
+                moved[field] = apply(pixels, moved[field], form.pixel_mean, form.pixel_std)
+        return moved | {name: moved[source] for name, source in self._pairs.aliases.items()}
 
 
 def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler:
