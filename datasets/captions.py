@@ -22,7 +22,7 @@ class AugmentOptions:
     clean_captions: bool = opt(
         False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
     )
-    word_deletion: float = opt(0.0, "probability of each word of a training caption to be left out (one is kept)")
+    word_deletion: float = opt(0.0, "probability of deleting each word of a training caption (at least one is kept)")
     mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling")
     masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask")
     masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are")

@@ -108,7 +108,7 @@ def _ending(code: int) -> str:
 
 
 def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, its workers would wait for ever."""
+    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, so its workers would hang."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -65,7 +65,7 @@ class Evaluator:
         total = len(self.split.captions)
         chosen = [total * number // queries for number in range(min(queries, total))]
         rows = sheet_rows(retrieve(*features, chosen, k), self.split)
-        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.picture))
+        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.images.picture))
 
 
 def sheet_rows(found: Sequence[Retrieved], split: EvaluationSplit) -> list[Row]:

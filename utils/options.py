@@ -207,7 +207,7 @@ def read_config(
         path: the file.
         flags: that it may hold.
         ignored: keys without effect.
-        given: flags that the command line overrides; what the file says of them is not even looked at.
+        given: flags that the command line overrides; their values in the file are not even checked.
         lenient: leave out, and log, other keys that no flag has.
 
     Raises:

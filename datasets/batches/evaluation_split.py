@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -26,8 +25,8 @@ class EvaluationSplit:
     """Batches of a split that this process encodes, on the device; identities, captions and files of all of it.
 
     Captions are batched by length and cut to the longest of their batch, which changes no feature, unless the model
-    looks at padding; then they stay whole and in order. Of several processes each gets every so many-th batch, whole:
-    what a batch is made of, and with it the last digit of a feature, does not depend on their number.
+    looks at padding; then they stay whole and in order. Of N processes each gets every N-th batch, whole: the content
+    of a batch, and with it the last digit of a feature, does not depend on their number.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class EvaluationSplit:
         device: torch.device,
     ) -> None:
         """A split by ``name``, its images, their pixels, and how (``form``) and where the model wants its input."""
-        self.name, self.records, self._images, self._form, self._device = name, tuple(records), images, form, device
+        self.name, self.records, self.images, self._form, self._device = name, tuple(records), images, form, device
         self.query_pids = torch.tensor([record.pid for record in records for _ in record.captions])
         """(Q,)"""
         self.gallery_pids = torch.tensor([record.pid for record in records])
@@ -58,10 +57,6 @@ class EvaluationSplit:
         self.num_image_batches, self.num_text_batches = len(self._places), len(self._captions)
         """of this process"""
         self._loader = BatchLoader(self._gallery, self._places, options.workers, device)
-
-    def picture(self, path: Path) -> Image.Image:
-        """A gallery image at the size that the model sees."""
-        return self._images.picture(path)
 
     def image_batches(self) -> Iterator[Tensor]:
         """Normalised pixels (B, 3, H, W) of the gallery."""
@@ -85,7 +80,7 @@ class EvaluationSplit:
         return batches[rank() :: world_size()]
 
     def _pixels(self) -> Iterator[Tensor]:
-        if not self._images.cached:
+        if not self.images.cached:
             yield from self._loader
             return
         pin_memory = self._loader.pin_memory

@@ -1,7 +1,7 @@
 """In which order training samples come.
 
 The order is a function of (seed, epoch) alone. A batch is a list of (epoch, index): with the epoch beside the index, a
-worker can make each sample's random choices a function of them, and owes nothing to what it did before.
+worker can make each sample's random choices a function of them, whatever it did before.
 """
 
 import functools

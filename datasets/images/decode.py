@@ -37,12 +37,12 @@ class ImageError(UserError):
 
 
 def decode(path: Path) -> Image.Image:
-    """Read an image file as an upright 8-bit RGB image; the module's docstring says how unusual files are treated.
+    """Read an image file as an upright 8-bit RGB image; see the module's docstring for unusual files.
 
     Raises:
         ImageError: names the path and the reason.
     """
-    # Asked first because opening a pipe or a device would wait for ever.
+    # Asked first because opening a pipe or a device would wait forever.
     if not path.is_file():
         raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:

@@ -1,4 +1,4 @@
-"""run.json: what a run was and what came of it, for whoever compares results later."""
+"""run.json: the settings and results of a run, for comparing runs later."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from utils.files import file_sha256, write_text
 log = logging.getLogger("descry")
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "ftfy", "regex", "loralib")
-"""those that have a say in the numbers"""
+"""those that influence the numbers"""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -59,7 +59,7 @@ class RunRecord:
 def facts_of(
     flags: Mapping[str, Any], precision: Precision, weights: Path | None, annotation: Path | None
 ) -> dict[str, Any]:
-    """What run.json says from the start: ``weights`` is the file that training starts from, None for random ones."""
+    """What run.json holds from the start; ``weights`` is the file that training starts from, None for random ones."""
     commit, modified = code_version()
     device = precision.device
     return {

@@ -45,7 +45,7 @@ class RunDir:
 
         cut_history(self.path, epoch, step)
         start = _ticks(Entry(epoch, step, steps))
-        # a start anew is also one after a run that was killed before it had a checkpoint
+        # a fresh start includes one after a run that was killed before it had a checkpoint
         self._writer = SummaryWriter(self.path, purge_step=start + 1 if start else 0)
 
     def close(self) -> None:
@@ -54,11 +54,11 @@ class RunDir:
             self._writer.close()
 
     def log_training(self, entry: Entry) -> None:
-        """Note the losses and learning rates of a logged step."""
+        """Record the losses and learning rates of a logged step."""
         self._add(entry, {"train": entry.train, "lr": entry.lr})
 
     def log_validation(self, entry: Entry, picture: Callable[[], Any]) -> None:
-        """Note an evaluation and draw the curves anew; ``picture`` gives retrievals as RGB (height, width, 3)."""
+        """Record an evaluation and redraw the curves; ``picture`` gives retrievals as RGB (height, width, 3)."""
         if not self._writer:
             return
         from processor.run_dir.curves import draw_curves, save_png  # slow to import, and --help must not wait for it
