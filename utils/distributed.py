@@ -132,14 +132,14 @@ def main_first() -> Iterator[None]:
     """
     if not is_main():
         _main_to_all()
+        yield
+        return
     try:
         yield
     except BaseException:
-        if is_main():
-            _main_to_all(failed=True)
+        _main_to_all(failed=True)
         raise
-    if is_main():
-        _main_to_all()
+    _main_to_all()
 
 
 def on_main(function: Callable[[], Result]) -> Result:

@@ -153,13 +153,7 @@ class Options:
     def based_on(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
         """The same command line over the flags of a saved run (instead of over ``--config_file``).
 
-        Args:
-            saved: the run's ``configs.yaml``.
-            ignored: keys of it that have no effect.
-            lenient: leave out, and log, other keys that no flag has.
-
-        Raises:
-            UserError: names the file and the flag.
+        ``saved`` is the run's configs.yaml; see :func:`read_config` for the other arguments, and errors.
         """
         file = read_config(saved, flags_of(*self._groups), ignored, self._line, lenient)
         return Options(self._groups, file, self._line, saved)

@@ -118,9 +118,8 @@ def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool
 
     Not where a second view of the caption is made: the first one is clean then.
     """
-    if "caption_ids_aug" in fields:
-        return False
-    return (options.MLM or "mlm_ids" in fields) and not options.clean_captions
+    masked = options.MLM or "mlm_ids" in fields
+    return masked and not options.clean_captions and "caption_ids_aug" not in fields
 
 
 def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[str, ...]:

@@ -75,10 +75,8 @@ def cut_history(run_dir: Path, epoch: int, step: int) -> None:
 
     ``step`` steps are done in ``epoch``, which comes next or continues.
     """
-    kept = "".join(entry.line() for entry in read_history(run_dir) if _is_before(entry, epoch, step))
-    write_text(run_dir / NAME, kept)
 
+    def keeps(entry: Entry) -> bool:  # a state after the last step of an epoch does not know that it was evaluated
+        return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
 
-def _is_before(entry: Entry, epoch: int, step: int) -> bool:
-    """A state after the last step of an epoch does not know yet that the epoch has been evaluated."""
-    return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
+    write_text(run_dir / NAME, "".join(entry.line() for entry in read_history(run_dir) if keeps(entry)))
