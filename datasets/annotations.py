@@ -6,6 +6,7 @@ records concerned, how many there are, and the remedy. Positions of records coun
 
 import json
 import logging
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ logger = logging.getLogger("descry")
 
 SPLITS = ("train", "val", "test")
 _SHOWN = 5
+_SURROGATE, _NOT_IN_A_PATH = re.compile(r"[\ud800-\udfff]"), re.compile(r"[\0\ud800-\udfff]")
 _REMEDIES = {
     "not an object": "Each record is {id, captions, split, file_path}.",
     "without a key that is needed": "Add it; each record is {id, captions, split, file_path}.",
@@ -38,10 +40,6 @@ class DataError(UserError):
 
 class _RecordError(Exception):
     """What is wrong with one record: a key of ``_REMEDIES`` and the detail."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind, self.detail = kind, detail
 
 
 class _Row(NamedTuple):
@@ -78,7 +76,7 @@ def read(
     Raises:
         DataError: the file is missing, unreadable or faulty.
     """
-    path = find_annotation(folder, name, annotation_names)
+    path = _find(folder, name, annotation_names)
     rows = _check_all(path, _load_json(path), image_keys)
     new_id = _train_ids(path, sorted({row.pid for row in rows if row.split == "train"}), first_train_id)
     locate = locate or (folder / "imgs").joinpath
@@ -88,12 +86,12 @@ def read(
         pid = new_id[row.pid] if row.split == "train" else row.pid
         records.append(ImageRecord(pid, len(records), locate(row.image), row.captions))
     dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path)
-    _compare(dataset, published)
+    if published:
+        _compare(dataset, published)
     return dataset
 
 
-def find_annotation(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
-    """The annotation file of a data set; a ``DataError`` that says where it should be if there is none."""
+def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
     for candidate in annotation_names:
         if (folder / candidate).is_file():
             return folder / candidate
@@ -135,7 +133,8 @@ def _check_all(path: Path, content: list[Any], image_keys: Sequence[str]) -> lis
                 raise _RecordError("naming an image that an earlier record names", f"{row.image!r} as record {first}")
             rows.append(row)
         except _RecordError as error:
-            faults.setdefault(error.kind, []).append(f"record {position}: {error.detail}")
+            kind, detail = error.args
+            faults.setdefault(kind, []).append(f"record {position}: {detail}")
     if faults:
         kind, details = next(iter(faults.items()))
         rest = [f"{len(others)} {other}" for other, others in faults.items() if other != kind]
@@ -147,7 +146,7 @@ def _check_all(path: Path, content: list[Any], image_keys: Sequence[str]) -> lis
 
 def _check(record: Any, image_keys: Sequence[str]) -> _Row:
     if not isinstance(record, dict):
-        raise _RecordError("not an object", _show(record))
+        raise _RecordError("not an object", reprlib.repr(record))
     image_key = next((key for key in image_keys if key in record), image_keys[0])
     for key in ("id", "split", "captions", image_key):
         if key not in record:
@@ -156,50 +155,41 @@ def _check(record: Any, image_keys: Sequence[str]) -> _Row:
             )
     pid, split, image = record["id"], record["split"], record[image_key]
     if not isinstance(pid, int) or isinstance(pid, bool) or not -(2**63) <= pid < 2**63:
-        raise _RecordError("with an id that is not a whole number", f"id {_show(pid)}")
+        raise _RecordError("with an id that is not a whole number", f"id {reprlib.repr(pid)}")
     if split not in SPLITS:
-        raise _RecordError("with an unknown split", f"split {_show(split)}")
+        raise _RecordError("with an unknown split", f"split {reprlib.repr(split)}")
     return _Row(pid, split, _check_path(image_key, image), _check_captions(record["captions"]))
 
 
 def _check_path(key: str, image: Any) -> str:
     """The path in its shortest spelling, so that ``a//b`` and ``./a/b`` count as the same image."""
-    if isinstance(image, str) and "\0" not in image and _encodable(image):
+    if isinstance(image, str) and not _NOT_IN_A_PATH.search(image):
         pure = PurePosixPath(image)
         if pure.parts and not pure.is_absolute() and ".." not in pure.parts:
             return str(pure)
-    raise _RecordError("with an image path that is not usable", f"{key} {_show(image)}")
+    raise _RecordError("with an image path that is not usable", f"{key} {reprlib.repr(image)}")
 
 
 def _check_captions(captions: Any) -> tuple[str, ...]:
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise _RecordError("with captions that are not a list of texts", f"captions {_show(captions)}")
+        raise _RecordError("with captions that are not a list of texts", f"captions {reprlib.repr(captions)}")
     if not captions:
         raise _RecordError("without captions", "captions []")
     stripped = tuple(caption.strip() for caption in captions)
     if not all(stripped):
         raise _RecordError("with an empty caption", f"caption {stripped.index('')}")
     for number, caption in enumerate(stripped):
-        if not _encodable(caption):
-            raise _RecordError("with a caption that is not valid Unicode", f"caption {number}, {_show(caption)}")
+        if _SURROGATE.search(caption):
+            raise _RecordError("with a caption that is not valid Unicode", f"caption {number}, {reprlib.repr(caption)}")
     return stripped
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _train_ids(path: Path, ids: Sequence[int], first: int | None) -> dict[int, int]:
     """From the ids in the file, ascending, to 0..n-1."""
     if first is not None:
         expected = range(first, first + len(ids))
-        missing = [str(pid) for pid in sorted(set(expected) - set(ids))]
-        beyond = [str(pid) for pid in ids if pid not in expected]
-        if missing:
+        if missing := [str(pid) for pid in sorted(set(expected) - set(ids))]:
+            beyond = [str(pid) for pid in ids if pid not in expected]
             raise DataError(
                 f"{path}: the {len(ids)} training ids must run {first}..{expected[-1]} without a gap; "
                 f"missing: {first_few(missing)}; outside that range: {first_few(beyond)}. "
@@ -208,15 +198,14 @@ def _train_ids(path: Path, ids: Sequence[int], first: int | None) -> dict[int, i
     return {pid: number for number, pid in enumerate(ids)}
 
 
-def _compare(dataset: Dataset, published: Mapping[str, tuple[int, int, int]] | None) -> None:
-    if published is None:
-        return
-    differences = []
-    for split in SPLITS:
-        found, wanted = counts(dataset.split(split)), published.get(split, (0, 0, 0))
-        for what, has, should in zip(("identities", "images", "captions"), found, wanted, strict=True):
-            if has != should:
-                differences.append(f"{split} has {has} {what}, published {should}")
+def _compare(dataset: Dataset, published: Mapping[str, tuple[int, int, int]]) -> None:
+    names = ("identities", "images", "captions")
+    differences = [
+        f"{split} has {has} {what}, published {should}"
+        for split in SPLITS
+        for what, has, should in zip(names, counts(dataset.split(split)), published.get(split, (0, 0, 0)), strict=True)
+        if has != should
+    ]
     if differences:
         logger.warning(
             "%s differs from the published data set: %s. Results are not comparable with published ones.",
@@ -229,7 +218,3 @@ def first_few(items: Sequence[str]) -> str:
     """The first five of a list for a message, and how many more there are."""
     more = f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return "; ".join(items[:_SHOWN]) + more
-
-
-def _show(value: Any) -> str:
-    return reprlib.repr(value)

@@ -28,14 +28,13 @@ _ERASE_TRIES = 10
 
 
 def draw(rng: np.random.Generator, kind: str, height: int, width: int) -> np.ndarray:
-    """The random numbers of one view of an image of height x width, int32 in the order of ``PARAMS``.
+    """The random numbers of one view of an image of height x width pixels, int32 in the order of ``PARAMS``.
 
     Args:
         rng: the sample's own generator.
         kind: ``plain`` changes nothing, ``flip`` mirrors half of the images, ``augment`` flips, shifts by up to
             ``PAD`` pixels and erases a rectangle in half of the images.
-        height: in pixels.
-        width: in pixels.
+        height, width: of the image.
     """
     if kind not in KINDS:
         raise ValueError(f"view {kind!r}: choose {', '.join(KINDS)}")

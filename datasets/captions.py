@@ -22,7 +22,7 @@ class AugmentOptions:
     clean_captions: bool = opt(
         False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
     )
-    word_deletion: float = opt(0.0, "probability of each word of a training caption to be left out (one is kept)")
+    word_deletion: float = opt(0.0, "probability of deleting each word of a training caption (at least one is kept)")
     mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling")
     masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask")
     masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are")
@@ -42,13 +42,7 @@ class WordDeletion:
     """Random deletion (Wei & Zou, EMNLP 2019, EDA) from captions that are split into words and tokens once."""
 
     def __init__(self, tokenizer: Tokenizer, captions: Sequence[str], length: int, probability: float) -> None:
-        """
-        Args:
-            tokenizer: splits captions.
-            captions: as in the annotation.
-            length: to which the shortened captions are truncated or zero padded.
-            probability: of each word, to be left out.
-        """
+        """Shortened captions are truncated or zero padded to ``length``; ``probability`` is that of each word."""
         self._length, self._probability = length, probability
         self._start_id, self._end_id = tokenizer.start_id, tokenizer.end_id
         words = [tokenizer.words(caption) for caption in captions]
@@ -112,11 +106,7 @@ def mask_tokens(
 def hide_tokens(tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator) -> np.ndarray:
     """Replace every word of a caption by the mask with probability 0.5, and that at position 1 always (DGCMIA, 2025).
 
-    Args:
-        tokens_L: (L,) token ids.
-        word_L: (L,) the positions that may be replaced.
-        mask_id: what replaces them.
-        rng: source of the choices.
+    Of the token ids (L,), those at the positions ``word_L`` (L,) may be replaced.
     """
     hidden_L = rng.random(len(tokens_L)) < 0.5
     hidden_L[1] = True

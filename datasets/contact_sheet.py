@@ -57,7 +57,7 @@ def draw_sheet(
         across: rows beside each other.
         caption_width: pixels for captions to the left of the images; 0 puts them above.
         font_size: of the captions, in pixels.
-        crop: fill the tile and cut off what hangs over, instead of fitting all of the image in.
+        crop: fill the tile and cut off the rest of the image, instead of fitting all of it in.
         decode: a file to an upright RGB image; a ValueError if it cannot be read.
     """
     columns = columns or max(len(row.tiles) for row in rows)

@@ -10,7 +10,7 @@ from prettytable import PrettyTable
 from datasets import DATASETS
 from datasets.annotations import SPLITS
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
@@ -35,9 +35,9 @@ class OpenedDataset:
     def train_loader(
         self, form: InputFormat, fields: tuple[str, ...], padded: tuple[str, ...], device: torch.device
     ) -> TrainLoader:
-        """Training batches; see :class:`TrainLoader` for the arguments."""
-        records = self.dataset.train
-        return TrainLoader(records, self.images, form, fields, padded, self.options, self.augment, device)
+        """Training batches; see :class:`TrainPairs` for the arguments."""
+        pairs = TrainPairs(self.dataset.train, self.images, form, fields, padded, self.augment, self.options.seed)
+        return TrainLoader(pairs, self.options, device)
 
     def split(self, name: str, form: InputFormat, device: torch.device) -> EvaluationSplit:
         """A split to evaluate on; see :class:`EvaluationSplit` for the arguments."""

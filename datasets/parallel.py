@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from utils import UserError
@@ -24,17 +27,33 @@ def chunked(items: Sequence[Item], size: int = 32) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def as_is(batch: Item) -> Item:
-    """For a data loader whose data set makes whole batches."""
+class BatchLoader(DataLoader):
+    """A data loader over a data set that makes whole batches, or returns the exception that kept it from doing so."""
+
+    def __init__(
+        self, dataset: TorchDataset, batches: Iterable[Sequence[Any]], workers: int, device: torch.device, **more: Any
+    ) -> None:
+        """What to load, the keys of every batch, how many processes do so, and where the batches will go."""
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_is,
+            worker_init_fn=leave_signals_to_the_loop,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
+            **more,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def _as_is(batch: Item) -> Item:
     return batch
-
-
-def without_faults(batches: Iterable[Item]) -> Iterator[Item]:
-    """The batches of a data loader, one of which may be an exception that a worker has returned: it is raised."""
-    for batch in batches:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
 
 
 def leave_signals_to_the_loop(worker: int) -> None:
@@ -89,7 +108,7 @@ def _ending(code: int) -> str:
 
 
 def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, its workers would wait for ever."""
+    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, so its workers would hang."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

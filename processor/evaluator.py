@@ -65,7 +65,7 @@ class Evaluator:
         total = len(self.split.captions)
         chosen = [total * number // queries for number in range(min(queries, total))]
         rows = sheet_rows(retrieve(*features, chosen, k), self.split)
-        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.picture))
+        return np.asarray(draw_sheet(rows, SMALL_TILE, decode=self.split.images.picture))
 
 
 def sheet_rows(found: Sequence[Retrieved], split: EvaluationSplit) -> list[Row]:
@@ -100,12 +100,9 @@ def encode_split(model: Retriever, split: EvaluationSplit) -> Features:
 
 
 def _in_order(parts: Sequence[Tensor], positions: Tensor, device: torch.device) -> Tensor:
-    """The features of all processes, (N, D), each where it belongs.
+    """The features of all processes, (N, D), each at its position.
 
-    Args:
-        parts: batches of this process, (B, D) each; none where there are more processes than batches.
-        positions: where their rows belong.
-        device: of the result.
+    ``parts`` are the batches (B, D) of this process, none where there are more processes than batches.
     """
     sizes = gather_rows(torch.tensor([[len(positions), parts[0].shape[1] if parts else 0]]), (1,) * world_size())
     rows, (_, width) = sizes[:, 0].tolist(), sizes.amax(dim=0).tolist()

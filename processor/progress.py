@@ -1,4 +1,4 @@
-"""Where a run stands, and what it has come to."""
+"""The progress and results of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run stands; everything a resumed run needs beside weights and optimiser."""
+    """Everything that a resumed run needs besides weights and optimiser."""
 
     epoch: int = 1
     """the epoch that is running, or that comes next"""

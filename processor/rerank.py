@@ -39,12 +39,11 @@ def rerank(
     they were, so R@k does not change for k = ``k`` and beyond.
 
     Args:
-        model: encodes images and captions to tokens.
-        matcher: scores pairs.
+        model, matcher: one encodes images and captions to tokens, the other scores pairs of them.
         split: with captions padded to one length, as the matcher saw them in training.
         features: of the split, from the same model.
         k: images per query, cut to the gallery.
-        allow_unmatched: as in :func:`processor.metrics.ranks.retrieval_metrics`.
+        allow_unmatched: as in :func:`retrieval_metrics`.
 
     Raises:
         UserError: a score is not finite.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run finishes its step, saves and ends with a code that says why."""
+"""Ctrl-C and SIGTERM: a run finishes its step, saves, and exits with a code that tells why."""
 
 import logging
 import signal
@@ -21,9 +21,9 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop reads; the second one acts at once.
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop reads; the second one acts at once.
 
-    Of several processes one may get the signal first, or alone: :meth:`agree` makes it the wish of all.
+    Of several processes one may get the signal first, or alone: :meth:`agree` makes it the request of all.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Signals:
     def breaking_off(self) -> Iterator[None]:
         """Around work that changes nothing, as evaluation: a signal ends it at once, by :class:`Interrupted`.
 
-        With several processes it goes on to its end: the others wait for this one's share.
+        With several processes it runs to its end: the others wait for this one's share.
         """
         self._idle = world_size() == 1
         try:

@@ -100,10 +100,10 @@ class Trainer:
     def _check_resumed(self) -> None:
         epoch, step = self.progress.epoch, self.progress.step
         if epoch < 1 or not 0 <= step <= self.loader.steps(epoch):
-            raise ValueError(f"it stands in epoch {epoch} after step {step} of {self.loader.steps(epoch)}")
+            raise ValueError(f"it was saved in epoch {epoch} after step {step} of {self.loader.steps(epoch)}")
         if name := self._bad_weight():
             raise ValueError(f"weight {name} is not finite")
-        for parameter, state in self.optimizer.state.items():  # which load_state_dict does not look at
+        for parameter, state in self.optimizer.state.items():  # which load_state_dict does not check
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"{key} of the optimiser has the shape {tuple(value.shape)}")
@@ -239,9 +239,8 @@ class Trainer:
             self.run_dir.save_best(content)
 
     def _what_is_left(self) -> str:
-        left = "no checkpoint had been written yet"
-        if self.run_dir.has_last:
-            left = f"{self.run_dir.path / 'last.pth'} holds the last good state"
+        good = f"{self.run_dir.path / 'last.pth'} holds the last good state"
+        left = good if self.run_dir.has_last else "no checkpoint had been written yet"
         return f"{left}. Try a lower --lr or --precision fp32"
 
     def _bad_weight(self) -> str | None:

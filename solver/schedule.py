@@ -18,7 +18,7 @@ class ScheduleOptions:
     lrscheduler: str = opt("cosine", "shape after the warm-up", choices=("cosine", "step", "exp", "poly", "linear"))
     warmup_epochs: int = opt(5, "epochs of warm-up")
     warmup_factor: float = opt(0.1, "first epoch's share of the learning rate")
-    warmup_method: str = opt("linear", "how the warm-up rises", choices=("linear", "constant"))
+    warmup_method: str = opt("linear", "shape of the warm-up", choices=("linear", "constant"))
     target_lr: float = opt(0.0, "learning rate at the end (cosine, poly)")
     power: float = opt(0.9, "base of exp and poly")
     milestones: tuple[int, ...] = opt((20, 50), "epochs after which step multiplies by --gamma")

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,6 @@ from utils import UserError
 from utils.distributed import join_processes, leave_processes, rank
 from utils.log import RED, paint
 from utils.options import Flag, Options, flags_of, read_config, to_bool
-
-
-class _Formatter(argparse.HelpFormatter):
-    """At most 80 columns, whatever the terminal."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=80)
 
 
 class _SetBool(argparse.Action):
@@ -39,7 +31,7 @@ def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argp
     parser = argparse.ArgumentParser(
         description=description,
         usage="%(prog)s [flags]",
-        formatter_class=_Formatter,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=80),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -49,11 +41,10 @@ def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argp
     done: set[Flag] = set()  # option dataclasses may share a base, and may be listed twice
     for title, members in groups.items():
         section = parser.add_argument_group(title)
-        for options in members:
-            for flag in flags_of(options):
-                if flag not in done:
-                    done.add(flag)
-                    _add_flag(section, flag)
+        for flag in flags_of(*members):
+            if flag not in done:
+                done.add(flag)
+                _add_flag(section, flag)
     return parser
 
 
@@ -81,7 +72,7 @@ def parse(
     groups: Mapping[str, Sequence[type]],
     argv: Sequence[str] | None,
     description: str,
-    ignored: Mapping[str, str] = types.MappingProxyType({}),
+    ignored: Collection[str] = (),
     unread: Collection[str] = (),
     lenient: bool = False,
 ) -> Options:
@@ -91,7 +82,7 @@ def parse(
         groups: option dataclasses by section title.
         argv: arguments, None for those of the process.
         description: first paragraph of ``--help``.
-        ignored: published flags that are accepted and have no effect here, with the reason.
+        ignored: published flags that are accepted and have no effect here.
         unread: keys of ``--config_file`` without effect (a flag of that name can still be given on the line).
         lenient: leave out, and log, other keys of ``--config_file`` that no flag has.
     """
@@ -102,12 +93,12 @@ def parse(
     given = vars(parser.parse_args(argv))
     config_file = given.pop("config_file", None)
     everything = tuple(dict.fromkeys(options for members in groups.values() for options in members))
-    flags = {flag.name: flag for options in everything for flag in flags_of(options)}
+    flags = {flag.name: flag for flag in flags_of(*everything)}
     try:
         line = {name: flags[name].coerce(value) for name, value in given.items() if name in flags}
         file = {}
         if config_file is not None:
-            file = read_config(config_file, flags, {*ignored, *unread}, given=line, lenient=lenient)
+            file = read_config(config_file, flags.values(), {*ignored, *unread}, given=line, lenient=lenient)
         return Options(everything, file, line, config_file)
     except UserError as error:
         parser.error(str(error))

@@ -4,6 +4,7 @@ import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -129,12 +130,9 @@ def pick_precision(options: DeviceOptions) -> Precision:
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = _cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def _cpu_flags() -> set[str]:
-    if not os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
-        return set()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-        return {flag for line in file if line.startswith("flags") for flag in line.split()}
+    info = Path("/proc/cpuinfo")
+    return set(info.read_text(encoding="utf-8").split()) if info.exists() else set()

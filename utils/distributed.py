@@ -131,15 +131,15 @@ def main_first() -> Iterator[None]:
         SystemExit: in the others, where it failed in the main process (which raises its own error).
     """
     if not is_main():
-        _hear_from_main()
+        _main_to_all()
+        yield
+        return
     try:
         yield
     except BaseException:
-        if is_main():
-            _tell(None, failed=True)
+        _main_to_all(failed=True)
         raise
-    if is_main():
-        _tell(None)
+    _main_to_all()
 
 
 def on_main(function: Callable[[], Result]) -> Result:
@@ -148,29 +148,22 @@ def on_main(function: Callable[[], Result]) -> Result:
     Raises:
         SystemExit: in the others, where it failed in the main process (which raises its own error).
     """
-    if not is_main():
-        return _hear_from_main()
     try:
-        result = function()
+        result = function() if is_main() else None
     except BaseException:
-        _tell(None, failed=True)
+        _main_to_all(failed=True)
         raise
-    _tell(result)
-    return result
+    return _main_to_all(result)
 
 
-def _tell(result: object, failed: bool = False) -> None:
+def _main_to_all(result: Any = None, failed: bool = False) -> Any:
+    """The main process's result, in every process; where it has failed, the others end."""
+    content = [result, failed]
     if world_size() > 1:
-        dist.broadcast_object_list([result, failed])
-
-
-def _hear_from_main() -> object:
-    heard: list = [None, None]
-    dist.broadcast_object_list(heard)
-    result, failed = heard
-    if failed:
+        dist.broadcast_object_list(content)
+    if content[1] and not is_main():
         raise SystemExit(2)
-    return result
+    return content[0]
 
 
 def largest(value: int) -> int:

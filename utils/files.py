@@ -44,6 +44,12 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by a text, or make it; see :func:`replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def _system_error(error: BaseException | None) -> str | None:
     """What the system said, where it is behind an error: torch.save reports a full disk as an error of its own."""
     while error is not None and not getattr(error, "strerror", None):

@@ -22,7 +22,7 @@ class _BesideProgressBars(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """Says once that it cannot be written, on a full disk for instance, and lets the program go on."""
+    """Reports once that it cannot be written, on a full disk for instance, and lets the program continue."""
 
     _said = False
 
@@ -33,7 +33,7 @@ class _LogFile(logging.FileHandler):
 
 
 def setup_logger() -> logging.Logger:
-    """The ``descry`` logger, writing to the terminal; what it says is kept until :func:`log_to` names a file.
+    """The ``descry`` logger, writing to the terminal; messages are kept until :func:`log_to` names a file.
 
     Only the main process speaks.
     """
@@ -52,7 +52,7 @@ def setup_logger() -> logging.Logger:
 
 
 def log_to(path: Path) -> None:
-    """Append to a file, from what was said since :func:`setup_logger` on; in the main process."""
+    """Append to a file, beginning with the messages since :func:`setup_logger`; in the main process."""
     if not is_main():
         return
     logger = logging.getLogger("descry")
@@ -74,7 +74,7 @@ RED, YELLOW, BOLD = "31", "33", "1"
 """ANSI codes"""
 
 NEXT = {"colour": BOLD}
-"""``extra`` of a log line that says what to do next"""
+"""``extra`` of a log line that tells the user what to do next"""
 
 
 def paint(text: str, code: str, stream: TextIO) -> str:

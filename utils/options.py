@@ -11,7 +11,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,16 +19,16 @@ import yaml
 from easydict import EasyDict
 
 from utils import UserError
-from utils.files import read_yaml, replacing
+from utils.files import read_yaml, write_text
 
 Group = TypeVar("Group")
 GetOptions = Callable[[type[Group]], Group]
 """from an options dataclass to its instance: :meth:`Options.get`"""
 
 
-def opt(default: Any, help: str, *, choices: Sequence[str] | None = None, aliases: Sequence[str] = ()) -> Any:  # noqa: A002
+def opt(default: Any, help: str, choices: tuple[str, ...] = (), aliases: tuple[str, ...] = ()) -> Any:  # noqa: A002
     """A dataclass field that is also a flag: ``lr: float = opt(1e-5, "learning rate")``."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "aliases": tuple(aliases)})
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "aliases": aliases})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Flag:
     help: str
     many: bool
     optional: bool
-    choices: tuple[str, ...] | None
+    choices: tuple[str, ...]
     aliases: tuple[str, ...]
 
     def coerce(self, value: Any) -> Any:
@@ -57,8 +57,6 @@ class Flag:
             raise UserError(f"--{self.name}: no value given; expected {self.kind.__name__}")
         if not self.many:
             return self._one(value)
-        if isinstance(value, str):
-            value = value.replace(",", " ").split()
         items = value if isinstance(value, list | tuple) else [value]
         parts = [p for item in items for p in (item.replace(",", " ").split() if isinstance(item, str) else [item])]
         return tuple(self._one(part) for part in parts)
@@ -83,12 +81,10 @@ _short = _REPR.repr
 
 def to_bool(value: Any) -> bool:
     """True or false, also spelt in words or as 1 and 0; a ValueError otherwise."""
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-    if str(value).lower() not in words:
+    word = str(value).lower()
+    if word not in ("true", "1", "yes", "false", "0", "no"):
         raise ValueError(value)
-    return words[str(value).lower()]
+    return word in ("true", "1", "yes")
 
 
 def _to_int(value: Any) -> int:
@@ -114,15 +110,15 @@ _CONVERT = {bool: to_bool, int: _to_int, float: _to_float, str: _to_str, Path: l
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
-def flags_of(options: type) -> tuple[Flag, ...]:
-    """The flags that a dataclass declares."""
-    hints = typing.get_type_hints(options)
-    return tuple(_flag(field, hints[field.name]) for field in dataclasses.fields(options))
+def flags_of(*options: type) -> tuple[Flag, ...]:
+    """The flags that dataclasses declare."""
+    hints = {each: typing.get_type_hints(each) for each in options}
+    return tuple(_flag(field, hints[each][field.name]) for each in options for field in dataclasses.fields(each))
 
 
 def flag_names(*options: type) -> set[str]:
     """The names of the flags that dataclasses declare."""
-    return {flag.name for each in options for flag in flags_of(each)}
+    return {flag.name for flag in flags_of(*options)}
 
 
 def _flag(field: dataclasses.Field, hint: Any) -> Flag:
@@ -132,9 +128,7 @@ def _flag(field: dataclasses.Field, hint: Any) -> Flag:
     many = typing.get_origin(hint) is tuple
     kind = typing.get_args(hint)[0] if many else hint
     assert kind in _CONVERT, f"flag {field.name}: no converter for {kind}"
-    meta = field.metadata
-    choices = tuple(meta["choices"]) if meta["choices"] else None
-    return Flag(field.name, kind, field.default, meta["help"], many, optional, choices, meta["aliases"])
+    return Flag(field.name, kind, field.default, many=many, optional=optional, **field.metadata)
 
 
 class Options:
@@ -143,24 +137,14 @@ class Options:
     def __init__(
         self, groups: Sequence[type], file: Mapping[str, Any], line: Mapping[str, Any], config_file: Path | None
     ) -> None:
-        """Every dataclass is filled once here, so that it can refuse values before any work begins.
+        """Every dataclass is filled once here, so that it can refuse values (UserError) before any work begins.
 
-        Args:
-            groups: option dataclasses.
-            file: values that come from a file, by flag.
-            line: values that come from the command line and win.
-            config_file: the file.
-
-        Raises:
-            UserError: a dataclass refuses a value.
+        Values by flag come from a ``file``, and from the command ``line``, which wins.
         """
         self._groups, self._file, self._line = groups, file, line
         self.config_file = config_file
-        flags = {flag.name: flag for group in groups for flag in flags_of(group)}
-        self._values = {name: flag.default for name, flag in flags.items()} | file | line
-        self._filled = {
-            group: group(**{flag.name: self._values[flag.name] for flag in flags_of(group)}) for group in groups
-        }
+        self._values = {flag.name: flag.default for flag in flags_of(*groups)} | file | line
+        self._filled = {group: group(**{name: self._values[name] for name in flag_names(group)}) for group in groups}
 
     def get(self, group: type[Group]) -> Group:
         """An instance of one option dataclass, filled from the flags."""
@@ -169,16 +153,10 @@ class Options:
     def based_on(self, saved: Path, ignored: Collection[str], lenient: bool = False) -> "Options":
         """The same command line over the flags of a saved run (instead of over ``--config_file``).
 
-        Args:
-            saved: the run's ``configs.yaml``.
-            ignored: keys of it that have no effect.
-            lenient: leave out, and log, other keys that no flag has.
-
-        Raises:
-            UserError: names the file and the flag.
+        ``saved`` is the run's configs.yaml; see :func:`read_config` for the other arguments, and errors.
         """
-        flags = {flag.name: flag for group in self._groups for flag in flags_of(group)}
-        return Options(self._groups, read_config(saved, flags, ignored, self._line, lenient), self._line, saved)
+        file = read_config(saved, flags_of(*self._groups), ignored, self._line, lenient)
+        return Options(self._groups, file, self._line, saved)
 
     def renamed(self, name: str, to: str) -> "Options":
         """The value given for one flag becomes that of another, where that one is not given beside it."""
@@ -203,8 +181,7 @@ class Options:
 
     def save(self, path: Path) -> None:
         """Write ``configs.yaml``; half of one would be read as a file with fewer flags, so it is written whole."""
-        with replacing(path) as file:
-            file.write(yaml.safe_dump(self.flat(), sort_keys=True, allow_unicode=True).encode())
+        write_text(path, yaml.safe_dump(self.flat(), allow_unicode=True))
 
 
 def _plain(value: Any) -> Any:
@@ -214,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_config(
-    path: Path, flags: Mapping[str, Flag], ignored: Collection[str], given: Collection[str] = (), lenient: bool = False
+    path: Path, flags: Iterable[Flag], ignored: Collection[str], given: Collection[str] = (), lenient: bool = False
 ) -> dict[str, Any]:
     """The flags of a yaml file, typed.
 
@@ -222,16 +199,16 @@ def read_config(
 
     Args:
         path: the file.
-        flags: by name.
+        flags: that it may hold.
         ignored: keys without effect.
-        given: flags that the command line overrides; what the file says of them is not even looked at.
+        given: flags that the command line overrides; their values in the file are not even checked.
         lenient: leave out, and log, other keys that no flag has.
 
     Raises:
         UserError: names the file, the key, the value, and the nearest flag to an unknown key.
     """
     values, unknown = {}, []
-    by_name = {name: flag for flag in flags.values() for name in (flag.name, *flag.aliases)}
+    by_name = {name: flag for flag in flags for name in (flag.name, *flag.aliases)}
     content = read_yaml(path)
     for key, value in content.items():
         flag = by_name.get(key) or (by_name.get(key.lower()) if key.lower() not in content else None)

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets.augmentation import normalise
@@ -17,7 +15,7 @@ from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
 from datasets.options import DataOptions
-from datasets.parallel import as_is, leave_signals_to_the_loop, without_faults
+from datasets.parallel import BatchLoader
 from datasets.records import ImageRecord
 from utils.distributed import rank, world_size
 from utils.inputs import InputFormat
@@ -27,8 +25,8 @@ class EvaluationSplit:
     """Batches of a split that this process encodes, on the device; identities, captions and files of all of it.
 
     Captions are batched by length and cut to the longest of their batch, which changes no feature, unless the model
-    looks at padding; then they stay whole and in order. Of several processes each gets every so many-th batch, whole:
-    what a batch is made of, and with it the last digit of a feature, does not depend on their number.
+    looks at padding; then they stay whole and in order. Of N processes each gets every N-th batch, whole: the content
+    of a batch, and with it the last digit of a feature, does not depend on their number.
     """
 
     def __init__(
@@ -40,59 +38,25 @@ class EvaluationSplit:
         options: DataOptions,
         device: torch.device,
     ) -> None:
-        """
-        Args:
-            name: of the split, for progress bars and tables.
-            records: its images.
-            images: their pixels.
-            form: how the model wants its input.
-            options: batch size and loader processes.
-            device: where batches go.
-        """
-        self.name, self.records, self._images, self._form, self._device = name, tuple(records), images, form, device
+        """A split by ``name``, its images, their pixels, and how (``form``) and where the model wants its input."""
+        self.name, self.records, self.images, self._form, self._device = name, tuple(records), images, form, device
         self.query_pids = torch.tensor([record.pid for record in records for _ in record.captions])
         """(Q,)"""
         self.gallery_pids = torch.tensor([record.pid for record in records])
         """(G,)"""
+        self.captions = tuple(caption for record in records for caption in record.captions)
+        """the sentence of every query"""
+        self.paths = tuple(record.path for record in records)
+        """the file of every gallery image"""
         self._captions = self._batch_captions(options.test_batch_size)
         places = torch.arange(len(records)).split(options.test_batch_size)[rank() :: world_size()]
         self.gallery_positions = torch.cat([torch.empty(0, dtype=torch.int64), *places])
         """gallery positions of what :meth:`image_batches` gives, in its order"""
-        self._pin_memory = device.type == "cuda"
         self._places = [place.tolist() for place in places]
-        self._loader = DataLoader(
-            _GalleryImages(self.paths, images),
-            batch_sampler=self._places,
-            num_workers=options.workers,
-            collate_fn=as_is,
-            worker_init_fn=leave_signals_to_the_loop,
-            pin_memory=self._pin_memory,
-            generator=torch.Generator(),
-        )
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """The sentence of every query."""
-        return tuple(caption for record in self.records for caption in record.captions)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The file of every gallery image."""
-        return tuple(record.path for record in self.records)
-
-    def picture(self, path: Path) -> Image.Image:
-        """A gallery image at the size that the model sees."""
-        return self._images.picture(path)
-
-    @property
-    def num_image_batches(self) -> int:
-        """Of this process."""
-        return len(self._places)
-
-    @property
-    def num_text_batches(self) -> int:
-        """Of this process."""
-        return len(self._captions)
+        self._gallery = _GalleryImages(self.paths, images)
+        self.num_image_batches, self.num_text_batches = len(self._places), len(self._captions)
+        """of this process"""
+        self._loader = BatchLoader(self._gallery, self._places, options.workers, device)
 
     def image_batches(self) -> Iterator[Tensor]:
         """Normalised pixels (B, 3, H, W) of the gallery."""
@@ -116,20 +80,17 @@ class EvaluationSplit:
         return batches[rank() :: world_size()]
 
     def _pixels(self) -> Iterator[Tensor]:
-        if not self._images.cached:
-            yield from without_faults(self._loader)
+        if not self.images.cached:
+            yield from self._loader
             return
-        gallery: _GalleryImages = self._loader.dataset
-        for _, pixels in prefetched(self._places, lambda places: gallery.read(places, self._pin_memory)):
+        pin_memory = self._loader.pin_memory
+        for _, pixels in prefetched(self._places, lambda places: self._gallery.read(places, pin_memory)):
             yield pixels
 
 
 class _GalleryImages(TorchDataset):
     def __init__(self, paths: Sequence[Path], images: Images) -> None:
-        self.paths, self.images = tuple(paths), images
-
-    def __len__(self) -> int:
-        return len(self.paths)
+        self.paths, self.images = paths, images
 
     def __getitems__(self, positions: list[int]) -> "Tensor | ImageError":
         try:

@@ -46,21 +46,8 @@ class Sample:
 Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
 
 
-def _image_view(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    kind = "augment" if options.img_aug else "flip"
-    return {"images": draw(sample.rng("images"), kind, *sample.size)}
-
-
-def _plain_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    return {"images": draw(sample.rng("images"), "plain", *sample.size)}
-
-
-def _second_image(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    return {"images_aug": draw(sample.rng("images_aug"), "augment", *sample.size)}
-
-
-def _caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    return _text("caption_ids", sample.tokens_L, sample)
+def _view(field: str, sample: Sample, kind: str) -> dict[str, np.ndarray]:
+    return {field: draw(sample.rng(field), kind, *sample.size)}
 
 
 def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
@@ -80,9 +67,9 @@ def _text(field: str, ids_L: np.ndarray, sample: Sample) -> dict[str, np.ndarray
 
 
 PRODUCERS: dict[str, Producer] = {
-    "images": _image_view,
-    "images_aug": _second_image,
-    "caption_ids": _caption,
+    "images": lambda sample, options: _view("images", sample, "augment" if options.img_aug else "flip"),
+    "images_aug": lambda sample, options: _view("images_aug", sample, "augment"),
+    "caption_ids": lambda sample, options: _text("caption_ids", sample.tokens_L, sample),
     "caption_ids_aug": _second_caption,
     "mlm_ids": _mlm,
     "mlm_labels": _mlm,
@@ -97,8 +84,6 @@ IMAGE_FIELDS = ("images", "images_aug")
 
 TEXT_FIELDS = ("caption_ids", "caption_ids_aug", "mlm_ids")
 
-_SAME_LENGTH = {"mlm_labels": "mlm_ids"}
-
 
 def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
     """The producers behind these fields, each once.
@@ -111,7 +96,8 @@ def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
     for field in fields:
         if field not in PRODUCERS:
             raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
-    makers = PRODUCERS | {"images": _plain_image} if "images_aug" in fields else PRODUCERS
+    plain = {"images": lambda sample, options: _view("images", sample, "plain")}
+    makers = PRODUCERS | plain if "images_aug" in fields else PRODUCERS
     return tuple(dict.fromkeys(makers[field] for field in fields))
 
 
@@ -123,9 +109,8 @@ def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:
     for field in TEXT_FIELDS:
         if field in batch and field not in padded:
             longest = int(batch[f"{field}_lengths"].max())
-            for name in (field, *(other for other, source in _SAME_LENGTH.items() if source == field)):
-                if name in batch:
-                    batch[name] = batch[name][:, :longest]
+            for name in (field, "mlm_labels") if field == "mlm_ids" else (field,):
+                batch[name] = batch[name][:, :longest]
 
 
 def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool:
@@ -133,9 +118,8 @@ def masks_all_captions(fields: tuple[str, ...], options: AugmentOptions) -> bool
 
     Not where a second view of the caption is made: the first one is clean then.
     """
-    if "caption_ids_aug" in fields:
-        return False
-    return (options.MLM or "mlm_ids" in fields) and not options.clean_captions
+    masked = options.MLM or "mlm_ids" in fields
+    return masked and not options.clean_captions and "caption_ids_aug" not in fields
 
 
 def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[str, ...]:

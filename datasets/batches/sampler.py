@@ -1,9 +1,10 @@
 """In which order training samples come.
 
 The order is a function of (seed, epoch) alone. A batch is a list of (epoch, index): with the epoch beside the index, a
-worker can make each sample's random choices a function of them, and owes nothing to what it did before.
+worker can make each sample's random choices a function of them, whatever it did before.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
         self.batch_size, self.seed = batch_size, seed
         self._rank, self._world_size = rank, world_size
         self._epoch, self._skip = 1, 0
-        self._known: tuple[int, list[np.ndarray]] | None = None
+        self._order = functools.lru_cache(1)(self.order)
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The sample numbers of every batch of an epoch, over all processes."""
@@ -38,24 +39,18 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
         """Batches in the whole of an epoch, whatever is skipped."""
         return len(self._order(epoch))
 
-    def bounds(self, epoch: int, skip: int = 0) -> list[list[int]]:
-        """Where the processes' shares of every batch begin, and where the last one ends; without ``skip`` batches."""
-        return [share_bounds(len(batch), self._world_size) for batch in self._order(epoch)[skip:]]
+    def bounds(self) -> list[list[int]]:
+        """Where the processes' shares of every batch that comes begin, and where the last one ends."""
+        return [share_bounds(len(batch), self._world_size) for batch in self._order(self._epoch)[self._skip :]]
 
     def __len__(self) -> int:
         return max(0, self.num_batches(self._epoch) - self._skip)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self._epoch
-        for batch in self._order(epoch)[self._skip :]:
-            bounds = share_bounds(len(batch), self._world_size)
+        for batch, bounds in zip(self._order(epoch)[self._skip :], self.bounds(), strict=True):
             share = batch[bounds[self._rank] : bounds[self._rank + 1]]
             yield [(epoch, index) for index in share.tolist()]
-
-    def _order(self, epoch: int) -> list[np.ndarray]:
-        if self._known is None or self._known[0] != epoch:
-            self._known = epoch, self.order(epoch)
-        return self._known[1]
 
     def _rng(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
@@ -64,32 +59,21 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
 class RandomSampler(_BatchSampler):
     """Every sample once per epoch, in random order.
 
-    The last batch is smaller where the numbers do not divide, down to a single sample, unless ``drop_last``. Process
-    ``rank`` of ``world_size`` takes its contiguous part of every batch; of a last batch with fewer samples than
-    processes, some take an empty part.
+    The last batch is smaller where the numbers do not divide, down to a single sample. Process ``rank`` of
+    ``world_size`` takes its contiguous part of every batch; of a last batch with fewer samples than processes, some
+    take an empty part.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        seed: int,
-        *,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Raises UserError where there is no sample, or no full batch with ``drop_last``."""
+    def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(batch_size, seed, rank, world_size)
-        if num_samples < (batch_size if drop_last else 1):
-            raise UserError(f"--batch_size {batch_size}: {num_samples} training samples do not make a batch")
-        self._num_samples, self._drop_last = num_samples, drop_last
+        if not num_samples:
+            raise UserError(f"--batch_size {batch_size}: 0 training samples do not make a batch")
+        self._num_samples = num_samples
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """See the base class."""
         samples = self._rng(epoch).permutation(self._num_samples)
-        stop = self._num_samples - (self._num_samples % self.batch_size if self._drop_last else 0)
-        return [samples[start : start + self.batch_size] for start in range(0, stop, self.batch_size)]
+        return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
 
 
 class IdentitySampler(_BatchSampler):

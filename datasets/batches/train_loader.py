@@ -10,35 +10,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets.augmentation import apply
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.fields import (
-    IMAGE_FIELDS,
-    TEXT_FIELDS,
-    Sample,
-    aliases,
-    fields_to_make,
-    producers_for,
-    trim,
-)
+from datasets.batches.fields import IMAGE_FIELDS, TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
 from datasets.batches.sampler import IdentitySampler, RandomSampler
 from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
 from datasets.options import DataOptions
-from datasets.parallel import as_is, leave_signals_to_the_loop, without_faults
+from datasets.parallel import BatchLoader
 from datasets.records import ImageRecord
 from utils.distributed import rank, world_size
 from utils.inputs import InputFormat
 
 _TO_READ = "records_to_read"
 """batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
-_ON_CPU = "share_bounds"
-"""batch field that the program reads, which would have to wait for a GPU"""
 
 
 class TrainPairs(TorchDataset):
@@ -48,24 +37,26 @@ class TrainPairs(TorchDataset):
         self,
         records: Sequence[ImageRecord],
         images: Images,
+        form: InputFormat,
         fields: tuple[str, ...],
         padded: tuple[str, ...],
         augment: AugmentOptions,
-        form: InputFormat,
         seed: int,
     ) -> None:
         """
         Args:
             records: images with their captions.
             images: their pixels.
-            fields: batch fields to make.
-            padded: text fields that are not cut to their longest caption.
-            augment: what random views are like.
             form: how the model wants its input.
+            fields: batch fields that the losses read.
+            padded: text fields whose padding a loss looks at, so that it must not be cut off.
+            augment: what random views are like.
             seed: of every random choice.
         """
-        self.records, self.images, self.padded = tuple(records), images, padded
-        self.augment, self.seed, self.mask_id = augment, seed, form.tokenizer.mask_id
+        self.records, self.images, self.form, self.augment, self.seed = tuple(records), images, form, augment, seed
+        self.padded = TEXT_FIELDS if form.reads_padding else padded
+        self.aliases = aliases(fields, augment)
+        fields = fields_to_make(fields, augment)
         self.producers = producers_for(fields)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
@@ -129,7 +120,7 @@ class TrainPairs(TorchDataset):
             image_id=image_id,
             tokens_L=self.ids_NL[index],
             length=int(self.length_N[index]),
-            mask_id=self.mask_id,
+            mask_id=self.form.tokenizer.mask_id,
             size=self.images.size,
         )
         if self.deletion is None:
@@ -155,46 +146,15 @@ class TrainLoader:
     It knows where it stands and can be set to any step of any epoch.
     """
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        images: Images,
-        form: InputFormat,
-        fields: tuple[str, ...],
-        padded: tuple[str, ...],
-        options: DataOptions,
-        augment: AugmentOptions,
-        device: torch.device,
-    ) -> None:
-        """
-        Args:
-            records: the training split.
-            images: its pixels.
-            form: how the model wants its input.
-            fields: batch fields that the losses read.
-            padded: text fields whose padding a loss looks at.
-            options: batch size, order, loader processes.
-            augment: what random views are like.
-            device: where batches go.
-        """
-        self._form, self._options, self._device = form, options, device
-        made = fields_to_make(fields, augment)
-        kept = TEXT_FIELDS if form.reads_padding else padded
-        self._pairs = TrainPairs(records, images, made, kept, augment, form, options.seed)
-        self._aliases = aliases(fields, augment)
-        self.pids = torch.from_numpy(self._pairs.pids)
+    def __init__(self, pairs: TrainPairs, options: DataOptions, device: torch.device) -> None:
+        """Batches of ``pairs``; the options say how large, in what order, and from how many processes."""
+        self._pairs, self._options, self._device = pairs, options, device
+        self.pids = torch.from_numpy(pairs.pids)
         """(N,) identity of every training pair"""
-        self._sampler = _sampler(self._pairs, options)
+        self._sampler = _sampler(pairs, options)
         self._epoch, self._step = 1, 0
-        self._loader: DataLoader | None = DataLoader(
-            self._pairs,
-            batch_sampler=self._sampler,
-            num_workers=options.workers,
-            collate_fn=as_is,
-            worker_init_fn=leave_signals_to_the_loop,
-            pin_memory=device.type == "cuda",
-            persistent_workers=options.workers > 0,
-            generator=torch.Generator(),  # its own, or every pass would advance the one that dropout draws from
+        self._loader: BatchLoader | None = BatchLoader(
+            pairs, self._sampler, options.workers, device, persistent_workers=options.workers > 0
         )
 
     @property
@@ -218,11 +178,11 @@ class TrainLoader:
             ImageError: an image cannot be decoded; names the file.
         """
         self._sampler.set_epoch(self._epoch, self._step)
-        bounds = self._sampler.bounds(self._epoch, self._step)
-        for batch, bound in zip(self._batches(), bounds, strict=True):
-            ready = self._on_device(batch | {_ON_CPU: torch.tensor(bound)})
+        for batch, bounds in zip(self._batches(), self._sampler.bounds(), strict=True):
+            ready = self._on_device(batch)
             self._step += 1
-            yield ready
+            # on the CPU: the program reads it, and would have to wait for a GPU
+            yield ready | {"share_bounds": torch.tensor(bounds)}
 
     def close(self) -> None:
         """Give up the worker processes, which ignore signals and would otherwise keep an exiting program waiting."""
@@ -231,29 +191,25 @@ class TrainLoader:
     def unaugmented(self) -> EvaluationSplit:
         """The training split as evaluation sees one: every image and caption once, as they are."""
         pairs = self._pairs
-        return EvaluationSplit("train", pairs.records, pairs.images, self._form, self._options, self._device)
+        return EvaluationSplit("train", pairs.records, pairs.images, pairs.form, self._options, self._device)
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         if not (self._pairs.with_images and self._pairs.images.cached):
-            yield from without_faults(self._loader)
+            yield from self._loader
             return
-        pin_memory = self._device.type == "cuda"
-        batches = without_faults(self._loader)
-        for batch, pixels in prefetched(batches, lambda batch: self._pairs.read_pixels(batch[_TO_READ], pin_memory)):
+        pin_memory = self._loader.pin_memory
+        for batch, pixels in prefetched(self._loader, lambda each: self._pairs.read_pixels(each[_TO_READ], pin_memory)):
             del batch[_TO_READ]
             yield batch | {"pixels": pixels}
 
     def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
-        moved = {
-            name: value if name == _ON_CPU else value.to(self._device, non_blocking=True)
-            for name, value in batch.items()
-        }
-        pixels = moved.pop("pixels", None)
+        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+        pixels, form = moved.pop("pixels", None), self._pairs.form
         for field in IMAGE_FIELDS:
             if field in moved:
-                moved[field] = apply(pixels, moved[field], self._form.pixel_mean, self._form.pixel_std)
-        return moved | {name: moved[source] for name, source in self._aliases.items()}
+                moved[field] = apply(pixels, moved[field], form.pixel_mean, form.pixel_std)
+        return moved | {name: moved[source] for name, source in self._pairs.aliases.items()}
 
 
 def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler:

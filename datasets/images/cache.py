@@ -66,16 +66,9 @@ class ImageCache:
     def _row_bytes(self) -> int:
         return 3 * self.size[0] * self.size[1]
 
-    def read(self, path: Path, out: np.ndarray | None = None) -> np.ndarray:
-        """One image as uint8 (3, H, W), copied into ``out``. Only for images that ``build`` did not report.
-
-        Copying into the same array again and again is several times faster than into new memory.
-        """
-        image = self._mapped()[self._rows[path]]
-        if out is None:
-            return np.array(image)
-        np.copyto(out, image)
-        return out
+    def read(self, path: Path) -> np.ndarray:
+        """One image as uint8 (3, H, W). Only for images that ``build`` did not report."""
+        return np.array(self._mapped()[self._rows[path]])
 
     def read_batch(self, paths: Sequence[Path], out: np.ndarray) -> None:
         """Images into ``out``, uint8 (B, 3, H, W), in one copy that lets other threads run meanwhile."""
@@ -124,9 +117,9 @@ class ImageCache:
 
     def _is_complete(self) -> bool:
         """Whether both files exist at full length; a file cut short by someone else must not be mapped."""
-        lengths = {"pixels": len(self._paths) * self._row_bytes, "stamps": len(self._paths) * 16}
-        files = {name: self.folder / name for name in lengths}
-        return all(files[name].is_file() and files[name].stat().st_size == lengths[name] for name in lengths)
+        row_bytes = {"pixels": self._row_bytes, "stamps": 16}
+        files = {self.folder / name: size * len(self._paths) for name, size in row_bytes.items()}
+        return all(file.is_file() and file.stat().st_size == length for file, length in files.items())
 
     def _fill(self, jobs: Sequence[_Job], workers: int) -> dict[Path, str]:
         pixels_path, stamps_path = self.folder / "pixels", self.folder / "stamps"
@@ -166,14 +159,8 @@ class ImageCache:
         total = len(self._paths) * self._row_bytes
         needed = min(len(jobs) * self._row_bytes, max(0, total - pixels_path.stat().st_blocks * 512))
         free = shutil.disk_usage(self.folder).free
-        logger.info(
-            "image cache %s: decoding %d of %d images; %.2f GB when complete, %.2f GB of it still to be written",
-            self.folder,
-            len(jobs),
-            len(self._paths),
-            total / 1e9,
-            needed / 1e9,
-        )
+        message = "image cache %s: decoding %d of %d images; %.2f GB when complete, %.2f GB of it still to be written"
+        logger.info(message, self.folder, len(jobs), len(self._paths), total / 1e9, needed / 1e9)
         if needed > free:
             raise DataError(
                 f"image cache {self.folder}: needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free; "

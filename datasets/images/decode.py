@@ -14,26 +14,17 @@ JPEG's draft mode (decoding at a fraction of the size) is not used: its pixels d
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets.parallel import chunked, run_chunks
 from utils import UserError
 
 MAX_PIXELS = 2**26
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(UserError):
@@ -46,12 +37,12 @@ class ImageError(UserError):
 
 
 def decode(path: Path) -> Image.Image:
-    """Read an image file as an upright 8-bit RGB image; the module's docstring says how unusual files are treated.
+    """Read an image file as an upright 8-bit RGB image; see the module's docstring for unusual files.
 
     Raises:
         ImageError: names the path and the reason.
     """
-    # Asked first because opening a pipe or a device would wait for ever.
+    # Asked first because opening a pipe or a device would wait forever.
     if not path.is_file():
         raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
@@ -59,7 +50,9 @@ def decode(path: Path) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
             image.load()
-            return _upright(image, _to_rgb(image))
+            with suppress(Exception):  # unreadable EXIF says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except Exception as error:  # a broken file makes Pillow raise nearly anything, SyntaxError included
         raise ImageError(f"{path}: {_reason(path, error)}") from None
 
@@ -83,14 +76,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA") and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")  # the same pixels as the direct way, without Pillow's warning
     return image.convert("RGB")
-
-
-def _upright(source: Image.Image, rgb: Image.Image) -> Image.Image:
-    try:
-        orientation = source.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # unreadable EXIF says nothing about the pixels
-        return rgb
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def load_resized(path: Path, size: tuple[int, int]) -> np.ndarray:

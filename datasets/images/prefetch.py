@@ -1,7 +1,7 @@
 """Pixels from the cache, read some batches ahead by threads of this process.
 
 A loader process would have to hand every pixel over through shared memory, which takes several times as long as the
-copy out of the cache; that copy releases the interpreter, so the training loop goes on meanwhile.
+copy out of the cache; that copy releases the interpreter, so training continues meanwhile.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ def prefetched(batches: Iterable[Batch], pixels_of: Callable[[Batch], Tensor]) -
     """Every batch with its pixels, in order.
 
     Args:
-        batches: whatever says which images are wanted.
+        batches: anything that determines which images are wanted.
         pixels_of: reads them; what it raises is raised here, when the turn of its batch has come.
     """
     waiting: deque[tuple[Batch, Future[Tensor]]] = deque()

@@ -48,23 +48,19 @@ class Images:
                 cache.read_batch(paths, pixels_BCHW.numpy())
                 return pixels_BCHW
         for path, row_CHW in zip(paths, pixels_BCHW.numpy(), strict=True):
-            self.read(path, out=row_CHW)
+            np.copyto(row_CHW, self.read(path))
         return pixels_BCHW
 
-    def read(self, path: Path, out: np.ndarray | None = None) -> np.ndarray:
-        """One image as uint8 (3, H, W), written into ``out`` if given (a row of a batch that is used again).
+    def read(self, path: Path) -> np.ndarray:
+        """One image as uint8 (3, H, W).
 
         Raises:
             ImageError: the file cannot be decoded.
         """
         for cache in self._caches:
             if path in cache:
-                return cache.read(path, out)
-        image = load_resized(path, self.size)
-        if out is None:
-            return image
-        np.copyto(out, image)
-        return out
+                return cache.read(path)
+        return load_resized(path, self.size)
 
     def picture(self, path: Path) -> Image.Image:
         """What :meth:`read` gives, to be looked at."""

@@ -1,5 +1,6 @@
 """Images that cannot be used: found at the start, and refused or left out as ``--bad_images`` says."""
 
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,11 @@ class FileIndex:
     """Which files exist, from one listing per folder rather than one question to the file system per file."""
 
     def __init__(self) -> None:
-        self._names: dict[str, frozenset[str]] = {}
+        self._names = functools.cache(_file_names)
 
     def __contains__(self, path: Path) -> bool:
         folder, name = os.path.split(path)
-        if folder not in self._names:
-            self._names[folder] = _file_names(folder)
-        return name in self._names[folder]
+        return name in self._names(folder)
 
 
 def _file_names(folder: str) -> frozenset[str]:
@@ -66,18 +65,17 @@ def prepare_images(
     skip = options.bad_images == "skip"
     paths = {split: [record.path for record in dataset.split(split)] for split in splits if dataset.split(split)}
     files = FileIndex()
-    missing = {path: f"{path}: no such file" for group in paths.values() for path in group if path not in files}
-    if missing and not skip:
-        raise _refusal(missing)
+    faults = {path: f"{path}: no such file" for group in paths.values() for path in group if path not in files}
     caches: list[ImageCache] = []
-    faults = dict(missing)
+    if faults and not skip:
+        raise _refusal(faults)
     if options.cache:
         folder = options.cache_dir or root / ".image_cache"
         caches = [ImageCache(folder, f"{dataset.name}-{split}", group, size) for split, group in paths.items()]
         for cache in caches:
             faults.update(cache.build(workers))
     elif skip:
-        present = [path for group in paths.values() for path in group if path not in missing]
+        present = [path for group in paths.values() for path in group if path not in faults]
         faults.update(verify_images(present, workers))
     if faults and not skip:
         raise _refusal(faults)
@@ -108,8 +106,7 @@ def without(dataset: Dataset, faults: Mapping[Path, str]) -> Dataset:
         records = [record for record in before if record.path not in faults]
         if before and not records:
             raise DataError(f"{dataset.name} {split}: no image can be used: {first_few(list(faults.values()))}")
-        if len(records) < len(before):
-            lost = len(before) - len(records)
+        if lost := len(before) - len(records):
             logger.warning("%s %s: left out %d of %d images", dataset.name, split, lost, len(before))
         kept[split] = tuple(record._replace(image_id=number) for number, record in enumerate(records))
     logger.warning("left out because of: %s", first_few(list(faults.values())))
@@ -119,13 +116,10 @@ def without(dataset: Dataset, faults: Mapping[Path, str]) -> Dataset:
 
 def _without_gaps(dataset: Dataset, train: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:
     ids = sorted({record.pid for record in train})
-    if len(ids) == dataset.num_train_ids:
+    before = dataset.num_train_ids
+    if len(ids) == before:
         return train
-    logger.warning(
-        "%s train: %d of %d identities have no image left; the others are renumbered",
-        dataset.name,
-        dataset.num_train_ids - len(ids),
-        dataset.num_train_ids,
-    )
+    message = "%s train: %d of %d identities have no image left; the others are renumbered"
+    logger.warning(message, dataset.name, before - len(ids), before)
     new_id = {pid: number for number, pid in enumerate(ids)}
     return tuple(record._replace(pid=new_id[record.pid]) for record in train)

@@ -15,11 +15,7 @@ def rank_gallery(
 ) -> tuple[Tensor, Tensor]:
     """The k gallery entries nearest to each query by cosine similarity, nearest first, ties in gallery order.
 
-    Args:
-        query_features: (Q, D), any float type; L2-normalised here, in float32.
-        gallery_features: (G, D), on the same device.
-        k: how many; cut to G.
-        block: queries that a thread handles at once; by default as many as fit 64 MiB of similarities (GPU: 512 MiB).
+    ``k`` is cut to G; the other arguments are those of :func:`for_each_block`.
 
     Returns:
         (Q, K) float32 cosine similarities and (Q, K) int64 gallery positions.

@@ -14,14 +14,7 @@ import torch
 from torch import Tensor
 
 from processor.metrics import METRICS, Metric
-from processor.metrics.blocks import (
-    CHUNK,
-    Similarity,
-    check_features,
-    cosine,
-    full_float32,
-    walk_blocks,
-)
+from processor.metrics.blocks import CHUNK, Similarity, check_features, cosine, full_float32, walk_blocks
 from utils import UserError
 
 TILE_ELEMENTS = (1 << 25, 3 << 18)
@@ -131,72 +124,11 @@ def rank_matches(
 
     A query without any match gets zeros. Query shards of several processes give the parts of the whole.
     """
-    matches = _find_matches(query_pids, gallery_pids, query_features, gallery_features)
     similarity = cosine(query_features, gallery_features)
     if first_QK is not None:
         similarity = _led_by(first_QK, similarity)
-    return _rank_blocks(similarity, matches, len(query_features), len(gallery_features), metrics, block)
-
-
-@torch.no_grad()
-def rank_similarity(
-    similarity_QG: Tensor,
-    query_pids: Tensor | Sequence[int],
-    gallery_pids: Tensor | Sequence[int],
-    metrics: Mapping[str, Metric] = METRICS,
-    block: int | None = None,
-) -> QueryMetrics:
-    """`rank_matches` of similarities that are at hand already, (Q, G), larger is nearer.
-
-    Raises:
-        ValueError: shapes that do not fit, empty input, similarities that are not finite.
-    """
-    if similarity_QG.ndim != 2:
-        raise ValueError(f"similarity has shape {tuple(similarity_QG.shape)}: expected (queries, gallery)")
-    if not similarity_QG.isfinite().all():
-        raise UserError("similarity contains NaN or infinite values")
-    matches = _find_matches(query_pids, gallery_pids, similarity_QG, similarity_QG.T)
-    size = similarity_QG.shape[1]
-
-    def similarity(rows_B: Tensor, out_BG: Tensor) -> None:
-        out_BG[:, :size] = similarity_QG[rows_B]
-
-    return _rank_blocks(similarity, matches, *similarity_QG.shape, metrics, block)
-
-
-def _find_matches(
-    query_pids: Tensor | Sequence[int], gallery_pids: Tensor | Sequence[int], queries: Tensor, gallery: Tensor
-) -> Matches:
-    """Look up each query's identity; of ``queries`` and ``gallery`` only the length and the device count."""
-    query_pids = torch.as_tensor(query_pids, device=queries.device)
-    gallery_pids = torch.as_tensor(gallery_pids, device=queries.device)
-    for name, pids, items in (("query", query_pids, queries), ("gallery", gallery_pids, gallery)):
-        if pids.shape != (len(items),):
-            raise ValueError(f"{name} pids have shape {tuple(pids.shape)}: expected one for each of {len(items)} rows")
-        if not len(pids):
-            raise ValueError(f"there is no {name} to rank")
-    pids_G, order_G = gallery_pids.sort(stable=True)
-    start_Q = torch.searchsorted(pids_G, query_pids)
-    return Matches(order_G, start_Q, torch.searchsorted(pids_G, query_pids, right=True) - start_Q)
-
-
-def _led_by(first_QK: Tensor, similarity: Similarity) -> Similarity:
-    """Similarities in which the entries ``first_QK`` are ahead of all others, in their order."""
-    # Whole numbers above every cosine: float32 holds them exactly, up to a gallery of 16 million.
-    score_K = torch.arange(first_QK.shape[1] + 1, 1, -1, device=first_QK.device, dtype=torch.float32)
-
-    def led(rows_B: Tensor, out_BG: Tensor) -> None:
-        similarity(rows_B, out_BG)
-        first_BK = first_QK[rows_B]
-        out_BG.scatter_(1, first_BK, score_K.expand_as(first_BK))
-
-    return led
-
-
-def _rank_blocks(
-    similarity: Similarity, matches: Matches, queries: int, size: int, metrics: Mapping[str, Metric], block: int | None
-) -> QueryMetrics:
-    device = matches.count.device
+    matches = _find_matches(query_pids, gallery_pids, query_features, gallery_features)
+    queries, device = len(query_features), query_features.device
     values = {name: torch.zeros(queries, dtype=torch.float64, device=device) for name in metrics}
     result = QueryMetrics(torch.zeros(queries, dtype=torch.int64, device=device), values)
     # Queries in the order of their number of matches: tiles then need little padding.
@@ -218,18 +150,41 @@ def _rank_blocks(
                     value_R = metric(rank_RM, count_R.clamp_min(1).double())
                     values[name][rows_R] = torch.where(count_R > 0, value_R, 0)
 
-    walk_blocks(similarity, rows_Q, size, block, work)
+    walk_blocks(similarity, rows_Q, len(gallery_features), block, work)
     return result
+
+
+def _find_matches(
+    query_pids: Tensor | Sequence[int], gallery_pids: Tensor | Sequence[int], queries: Tensor, gallery: Tensor
+) -> Matches:
+    """Look up each query's identity; of ``queries`` and ``gallery`` only the length and the device count."""
+    query_pids = torch.as_tensor(query_pids, device=queries.device)
+    gallery_pids = torch.as_tensor(gallery_pids, device=queries.device)
+    for name, pids, items in (("query", query_pids, queries), ("gallery", gallery_pids, gallery)):
+        if pids.shape != (len(items),):
+            raise ValueError(f"{name} pids have shape {tuple(pids.shape)}: expected one for each of {len(items)} rows")
+    pids_G, order_G = gallery_pids.sort(stable=True)
+    start_Q = torch.searchsorted(pids_G, query_pids)
+    return Matches(order_G, start_Q, torch.searchsorted(pids_G, query_pids, right=True) - start_Q)
+
+
+def _led_by(first_QK: Tensor, similarity: Similarity) -> Similarity:
+    """Similarities in which the entries ``first_QK`` are ahead of all others, in their order."""
+    # Whole numbers above every cosine: float32 holds them exactly, up to a gallery of 16 million.
+    score_K = torch.arange(first_QK.shape[1] + 1, 1, -1, device=first_QK.device, dtype=torch.float32)
+
+    def led(rows_B: Tensor, out_BG: Tensor) -> None:
+        similarity(rows_B, out_BG)
+        first_BK = first_QK[rows_B]
+        out_BG.scatter_(1, first_BK, score_K.expand_as(first_BK))
+
+    return led
 
 
 def _tile_ranks(similarity_RG: Tensor, rows_R: Tensor, matches: Matches, most: int) -> Tensor:
     """Ranks (R, M) float64 of the matches of the queries ``rows_R``, ascending, infinite beyond a query's last.
 
-    Args:
-        similarity_RG: of these queries.
-        rows_R: which they are.
-        matches: of all queries.
-        most: M, which none of these queries exceeds.
+    No query has more than M = ``most``; ``matches`` are those of all queries.
     """
     place_M = torch.arange(most, device=rows_R.device)
     column_RM = matches.order[(matches.start[rows_R, None] + place_M).clamp_max_(len(matches.order) - 1)]

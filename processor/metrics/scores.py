@@ -39,15 +39,10 @@ def sum_up_scores(
     bins: int = 200,
     block: int | None = None,
 ) -> Scores:
-    """Histograms and the extremes of each query, without holding queries x gallery.
+    """Histograms with up to 256 ``bins``, and the extremes of each query, without holding queries x gallery.
 
-    Args:
-        query_features: (Q, D), not necessarily normalised.
-        gallery_features: (G, D), on the same device.
-        query_pids: (Q,) identities, on that device; a match is an equal identity.
-        gallery_pids: (G,) identities.
-        bins: bins of the histograms, at most 256.
-        block: queries at once; see :func:`processor.metrics.blocks.for_each_block`.
+    Identities are (Q,) and (G,), on the device of the features; a match is an equal identity. The other arguments are
+    those of :func:`for_each_block`.
     """
     assert bins <= 256, "bins are numbered in one byte, which is several times faster to count"
     parts: list[tuple[Tensor, Tensor]] = []

@@ -70,12 +70,8 @@ def export_merged(model: Retriever, path: Path) -> None:
     """
     write_checkpoint(path, {"model": model.state_dict()})
     if model.backbone.prompts is not None:
-        log.warning(
-            "--export_merged %s: prompts cannot be merged and are kept as %s.prompts.*; a program that does not know "
-            "them computes different features",
-            path,
-            model.backbone.name,
-        )
+        kept = f"prompts cannot be merged and are kept as {model.backbone.name}.prompts.*"
+        log.warning("--export_merged %s: %s; a program that does not know them computes different features", path, kept)
     log.info("towers with LoRA merged: %s", path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils import FileError, UserError
-from utils.files import replacing
+from utils.files import write_text
 
 NAME = "history.jsonl"
 
@@ -73,16 +73,10 @@ def append_entry(run_dir: Path, entry: Entry) -> None:
 def cut_history(run_dir: Path, epoch: int, step: int) -> None:
     """Drop what lies beyond a place that the run returns to, so that the file ends up as if it had never stopped.
 
-    Args:
-        run_dir: where the file is.
-        epoch: the epoch that comes next or continues.
-        step: steps done in it.
+    ``step`` steps are done in ``epoch``, which comes next or continues.
     """
-    kept = "".join(entry.line() for entry in read_history(run_dir) if _is_before(entry, epoch, step))
-    with replacing(run_dir / NAME) as file:
-        file.write(kept.encode())
 
+    def keeps(entry: Entry) -> bool:  # a state after the last step of an epoch does not know that it was evaluated
+        return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
 
-def _is_before(entry: Entry, epoch: int, step: int) -> bool:
-    """A state after the last step of an epoch does not know yet that the epoch has been evaluated."""
-    return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
+    write_text(run_dir / NAME, "".join(entry.line() for entry in read_history(run_dir) if keeps(entry)))

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from utils import FileError, UserError
-from utils.files import replacing
+from utils.files import write_text
 from utils.options import Options, opt
 
 LAUNCH = "torchrun.txt"
@@ -18,7 +18,7 @@ LAUNCH = "torchrun.txt"
 class RunOptions:
     """Flags of the run directory."""
 
-    name: str = opt("baseline", "ends the name of the run directory")
+    name: str = opt("baseline", "last part of the run directory's name")
     output_dir: Path = opt(Path("logs"), "run directories are made in OUTPUT_DIR/DATASET/TIME_NAME")
     run_dir: Path | None = opt(None, "the run directory itself, instead of a new one below --output_dir")
     resume: bool = opt(False, "continue the run of --resume_ckpt_file, with its configs.yaml and in its directory")
@@ -49,7 +49,7 @@ class RunOptions:
             shown = " ".join(map(str, self.seeds))
             raise UserError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
         if self.resume and not self.resume_ckpt_file:
-            raise UserError("--resume: say from where with --resume_ckpt_file RUN/last.pth")
+            raise UserError("--resume: needs --resume_ckpt_file RUN/last.pth")
 
 
 def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
@@ -86,18 +86,16 @@ def make_run_dir(run_dir: Path, options: Options) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None or bool(run.seeds))
     except OSError as error:
-        raise FileError(f"run directory {run_dir}: cannot be made ({error.strerror}); choose another") from None
+        raise FileError(f"run directory {run_dir}: cannot be created ({error.strerror}); choose another") from None
     options.replaced(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")
     if launch := _launch():
-        with replacing(run_dir / LAUNCH) as file:
-            file.write(launch.encode())
+        write_text(run_dir / LAUNCH, launch)
 
 
 def interrupted_run(run: RunOptions, dataset_name: str) -> Path | None:
-    """The run directory to go on in where torchrun starts its processes again, because one of them died.
+    """The run directory to resume where torchrun restarts its processes because one of them died.
 
-    None in a first start, where the run had not come to making its directory, and where the command line says what to
-    resume.
+    None on a first start, where the run had not created its directory yet, and where the command line has --resume.
     """
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or run.resume:
         return None

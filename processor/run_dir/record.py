@@ -1,4 +1,4 @@
-"""run.json: what a run was and what came of it, for whoever compares results later."""
+"""run.json: the settings and results of a run, for comparing runs later."""
 
 import json
 import logging
@@ -17,12 +17,12 @@ import torch
 
 from utils.device import Precision
 from utils.distributed import on_main, world_size
-from utils.files import file_sha256, replacing
+from utils.files import file_sha256, write_text
 
 log = logging.getLogger("descry")
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "ftfy", "regex", "loralib")
-"""those that have a say in the numbers"""
+"""those that influence the numbers"""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -45,9 +45,6 @@ class RunRecord:
 
         The main process does so, the others wait for it.
         """
-        on_main(lambda: self._write(best, last, finished))
-
-    def _write(self, best: Mapping[str, float], last: Mapping[str, float], finished: bool) -> None:
         content = {
             **self._content,
             "finished": _now() if finished else None,
@@ -56,24 +53,13 @@ class RunRecord:
             "best": dict(best) or None,
             "last": dict(last) or None,
         }
-        with replacing(self.path) as file:
-            file.write((json.dumps(content, indent=1) + "\n").encode())
+        on_main(lambda: write_text(self.path, json.dumps(content, indent=1) + "\n"))
 
 
 def facts_of(
-    flags: Mapping[str, Any],
-    precision: Precision,
-    weights: Path | None,
-    annotation: Path | None,
+    flags: Mapping[str, Any], precision: Precision, weights: Path | None, annotation: Path | None
 ) -> dict[str, Any]:
-    """What run.json says from the start.
-
-    Args:
-        flags: all of them, by name.
-        precision: device and arithmetic of network layers.
-        weights: the file that training starts from, None for random weights.
-        annotation: the data set's annotation file.
-    """
+    """What run.json holds from the start; ``weights`` is the file that training starts from, None for random ones."""
     commit, modified = code_version()
     device = precision.device
     return {

@@ -23,12 +23,7 @@ def open_run_dir(
 ) -> "RunDir":
     """The run directory that these flags begin or, in a resumed run, continue.
 
-    Args:
-        path: the folder.
-        options: all flags.
-        precision: device and arithmetic of network layers.
-        weights: the file that training starts from, None for random weights.
-        dataset: that it trains on.
+    ``weights`` is the file that training starts from, None for random ones.
     """
     facts = facts_of(options.flat(), precision, weights, dataset.annotation)
     return RunDir(path, RunRecord(path, facts, options.get(RunOptions).resume))
@@ -38,29 +33,19 @@ class RunDir:
     """Checkpoints, run.json, history.jsonl, curves.png and TensorBoard events of one run; the main process writes."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
-        """
-        Args:
-            path: the folder, which must exist once anything is written.
-            record: its run.json.
-        """
+        """The folder must exist once anything is written."""
         self.path, self.record = path, record
         self._writer: Any = None
 
     def open(self, epoch: int, step: int, steps: int) -> None:
-        """Begin to write from a place in the run on; what a former part of the run wrote beyond it is dropped.
-
-        Args:
-            epoch: the epoch that comes next or continues.
-            step: steps done in it.
-            steps: steps that it has.
-        """
+        """Begin to write after ``step`` of the ``steps`` of an epoch; what the run wrote beyond that is dropped."""
         if not is_main():
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and --help must not wait for it
 
         cut_history(self.path, epoch, step)
         start = _ticks(Entry(epoch, step, steps))
-        # a start anew is also one after a run that was killed before it had a checkpoint
+        # a fresh start includes one after a run that was killed before it had a checkpoint
         self._writer = SummaryWriter(self.path, purge_step=start + 1 if start else 0)
 
     def close(self) -> None:
@@ -69,16 +54,11 @@ class RunDir:
             self._writer.close()
 
     def log_training(self, entry: Entry) -> None:
-        """Note the losses and learning rates of a logged step."""
+        """Record the losses and learning rates of a logged step."""
         self._add(entry, {"train": entry.train, "lr": entry.lr})
 
     def log_validation(self, entry: Entry, picture: Callable[[], Any]) -> None:
-        """Note an evaluation and draw the curves anew.
-
-        Args:
-            entry: the epoch and its metrics.
-            picture: gives an RGB image (height, width, 3) of some retrievals, for TensorBoard.
-        """
+        """Record an evaluation and redraw the curves; ``picture`` gives retrievals as RGB (height, width, 3)."""
         if not self._writer:
             return
         from processor.run_dir.curves import draw_curves, save_png  # slow to import, and --help must not wait for it

@@ -13,7 +13,7 @@ from processor.progress import Progress
 from processor.run_dir.layout import RunOptions, make_run_dir
 from processor.run_dir.record import read_record
 from utils.distributed import on_main
-from utils.files import replacing
+from utils.files import write_text
 from utils.options import Options
 
 log = logging.getLogger("descry")
@@ -26,10 +26,7 @@ def train_seeds(options: Options, folder: Path, train: Callable[[Options], Progr
 
     With ``--resume``, seeds that have finished are not trained again, and the one that was interrupted continues.
 
-    Args:
-        options: all flags.
-        folder: the run directory.
-        train: trains once from flags, in the directory that they name.
+    ``train`` trains once from flags, in the directory that they name.
     """
     results: dict[int, dict[str, Metrics]] = {}
     on_main(lambda: make_run_dir(folder, options))
@@ -41,14 +38,9 @@ def train_seeds(options: Options, folder: Path, train: Callable[[Options], Progr
             results[seed] = {"best": outcome.best, "last": outcome.last}
     summary = {"seeds": results, **mean_and_std(results)}
     table = metrics_table(_rows(summary), f"t2i, {len(results)} seeds").get_string()
-    on_main(lambda: _write(folder, {"seeds.json": json.dumps(summary, indent=1), "seeds.txt": table}))
+    on_main(lambda: write_text(folder / "seeds.json", json.dumps(summary, indent=1) + "\n"))
+    on_main(lambda: write_text(folder / "seeds.txt", f"{table}\n"))
     log.info("%s\nin %s", table, folder / "seeds.txt")
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        with replacing(folder / name) as file:
-            file.write(f"{text}\n".encode())
 
 
 def _finished(place: Path, num_epoch: int) -> dict[str, Metrics]:
@@ -63,25 +55,20 @@ def _finished(place: Path, num_epoch: int) -> dict[str, Metrics]:
 
 def _one(options: Options, seed: int, place: Path) -> Options:
     """The flags of one seed, as if it were a run of its own."""
-    changed: dict[str, Any] = {"seed": seed, "seeds": (), "run_dir": place}
     begun = (place / "configs.yaml").exists()
-    resuming = {"resume": begun, "resume_ckpt_file": str(place / "last.pth") if begun else ""}
-    return options.replaced(**changed, **resuming)
+    last = str(place / "last.pth") if begun else ""
+    return options.replaced(seed=seed, seeds=(), run_dir=place, resume=begun, resume_ckpt_file=last)
 
 
 def mean_and_std(results: Mapping[int, Mapping[str, Metrics]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Over seeds: mean and standard deviation (n - 1) of every metric, of best and of last.
-
-    Args:
-        results: best and last by seed; two seeds or more.
-    """
-    summary: dict[str, dict[str, dict[str, float]]] = {}
-    for title, measure in (("mean", statistics.fmean), ("std", statistics.stdev)):
-        summary[title] = {
+    """Mean and standard deviation (n - 1) over two or more seeds of every metric, of best and of last."""
+    return {
+        title: {
             which: {name: measure([result[which][name] for result in results.values()]) for name in METRICS}
             for which in ("best", "last")
         }
-    return summary
+        for title, measure in (("mean", statistics.fmean), ("std", statistics.stdev))
+    }
 
 
 def _rows(summary: Mapping[str, Any]) -> dict[str, Metrics]:

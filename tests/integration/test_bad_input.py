@@ -44,7 +44,7 @@ def flags(root: Path, *more: object) -> list[object]:
         ("--text_length 99", "--text_length 99: the text tower takes at most 77"),
         ("--temperature 0", "--temperature 0.0: expected a number above 0"),
         ("--masked_token_rate 0.95", "their sum is above 1"),
-        ("--resume", "say from where with --resume_ckpt_file"),
+        ("--resume", "--resume: needs --resume_ckpt_file RUN/last.pth"),
         ("--pretrain_choice ViT-Z", "--pretrain_choice ViT-Z: neither a file nor one of ViT-B/16, tiny"),
         ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
         ("--img_aug maybe", "--img_aug 'maybe': expected true or false"),

@@ -170,7 +170,7 @@ def test_configs(trained: Path, tmp_path: Path):
     saved = (trained / "configs.yaml").read_text()
     path, read = tmp_path / "configs.yaml", 0
     groups = tuple(dict.fromkeys(group for members in train_script.GROUPS.values() for group in members))
-    flags = {flag.name: flag for group in groups for flag in flags_of(group)}
+    flags = flags_of(*groups)
     for number in range(400):
         dice = random.Random(number)
         path.write_bytes(config(saved, dice))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
@@ -41,7 +41,8 @@ def test_shares_make_up_the_batches(data_root: Path, tmp_path: Path, process, ca
 
     def batches() -> list[dict[str, torch.Tensor]]:
         augment = AugmentOptions(img_aug=True)
-        loader = TrainLoader(dataset.train[:17], images, FORM, FIELDS, FIELDS, options, augment, CPU)
+        pairs = TrainPairs(dataset.train[:17], images, FORM, FIELDS, FIELDS, augment, options.seed)
+        loader = TrainLoader(pairs, options, CPU)
         loader.seek(2, 1)
         done = list(loader)
         assert loader.place == (2, len(done) + 1, len(done) + 1)

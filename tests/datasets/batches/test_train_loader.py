@@ -39,7 +39,8 @@ def records(data_root: Path) -> tuple[ImageRecord, ...]:
 
 @pytest.fixture(scope="module")
 def pairs(records: tuple[ImageRecord, ...]) -> TrainPairs:
-    return TrainPairs(records, Images((32, 16)), ALL, ("mlm_ids",), AugmentOptions(img_aug=True), FORM, seed=3)
+    augment = AugmentOptions(img_aug=True, clean_captions=True)
+    return TrainPairs(records, Images((32, 16)), FORM, ALL, ("mlm_ids",), augment, seed=3)
 
 
 @pytest.fixture
@@ -54,7 +55,8 @@ def written(tmp_path: Path):
 
 
 def make_loader(records, augment=STRONG, options=EIGHT, form=FORM, fields=ALL, padded=("mlm_ids",)) -> TrainLoader:
-    return TrainLoader(records, Images((32, 16)), form, fields, padded, options, augment, CPU)
+    pairs = TrainPairs(records, Images((32, 16)), form, fields, padded, augment, options.seed)
+    return TrainLoader(pairs, options, CPU)
 
 
 def at(loader: TrainLoader, epoch: int, step: int = 0) -> TrainLoader:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
@@ -46,7 +46,8 @@ def test_the_cache_gives_the_batches_of_the_files(dataset: Dataset, tmp_path: Pa
     for cache in (False, True):
         fields = ("images", "caption_ids", "index")
         images, augment = source(dataset, tmp_path, cache), AugmentOptions(img_aug=True)
-        loader = TrainLoader(dataset.train, images, FORM, fields, (), options, augment, CPU)
+        pairs = TrainPairs(dataset.train, images, FORM, fields, (), augment, options.seed)
+        loader = TrainLoader(pairs, options, CPU)
         loader.seek(2, 1)
         batches.append(list(loader))
     plain, cached = batches

@@ -12,7 +12,6 @@ from processor.metrics.nearest import rank_gallery
 from processor.metrics.ranks import (
     QueryMetrics,
     rank_matches,
-    rank_similarity,
     require_matches,
     retrieval_metrics,
     summarise,
@@ -42,6 +41,11 @@ def exact_features(rows, generator):
     values = torch.zeros(rows, 32)
     values[:, :16] = torch.randint(0, 2, (rows, 16), generator=generator) * 2.0 - 1
     return values.gather(1, torch.rand(rows, 32, generator=generator).argsort(1)) / 4
+
+
+def rank_similarity(similarity, *pids, **options):
+    """`rank_matches` of features that have these similarities, up to the length of each row."""
+    return rank_matches(similarity, torch.eye(similarity.shape[1]), *pids, **options)
 
 
 def assert_equal(ours, theirs):
@@ -214,13 +218,6 @@ def bad(**changes):
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         retrieval_metrics(**arguments)
-
-
-def test_bad_similarities():
-    with pytest.raises(UserError, match="NaN"):
-        rank_similarity(torch.full((2, 2), torch.nan), [0, 0], [0, 0])
-    with pytest.raises(ValueError, match="expected"):
-        rank_similarity(torch.zeros(4), [0, 0], [0, 0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
