@@ -29,11 +29,9 @@ class TestOptions:
     i2t: bool = opt(False, "also rank captions for every image")
     export_merged: Path | None = opt(None, "also write the towers to this file, with LoRA merged into their weights")
     allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
-    rerank: int = opt(0, "also rerank the first N images of every query by the matching head (runs with the itm loss)")
-
-    def __post_init__(self) -> None:
-        if self.rerank < 0:
-            raise UserError(f"--rerank {self.rerank}: expected 0 (off) or a number of images")
+    rerank: int = opt(
+        0, "also rerank the first N images of every query by the matching head (runs with the itm loss)", least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,9 @@ class ReportOptions:
     report_queries: tuple[int, ...] = opt(
         (), "queries to show, numbered from 0; default: a sample, the worst failures, the most confident errors"
     )
-    report_count: int = opt(10, "queries in each of the three default lists")
+    report_count: int = opt(10, "queries in each of the three default lists", least=1)
 
     def __post_init__(self) -> None:
-        if self.report_count < 1:
-            raise UserError(f"--report_count {self.report_count}: expected at least 1")
         for name in ("report_dir", "report_queries"):
             if getattr(self, name) and not self.report:
                 raise UserError(f"--{name}: has no effect without --report")

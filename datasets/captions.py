@@ -22,15 +22,14 @@ class AugmentOptions:
     clean_captions: bool = opt(
         False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
     )
-    word_deletion: float = opt(0.0, "probability of deleting each word of a training caption (at least one is kept)")
-    mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling")
-    masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask")
-    masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are")
+    word_deletion: float = opt(
+        0.0, "probability of deleting each word of a training caption (at least one is kept)", least=0, most=1
+    )
+    mask_probability: float = opt(0.15, "share of tokens chosen for masked language modelling", least=0, most=1)
+    masked_token_rate: float = opt(0.8, "share of chosen tokens replaced by the mask", least=0, most=1)
+    masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are", least=0, most=1)
 
     def __post_init__(self) -> None:
-        for name in ("word_deletion", "mask_probability", "masked_token_rate", "masked_token_unchanged_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
         if self.masked_token_rate + self.masked_token_unchanged_rate > 1:
             raise UserError(
                 f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "

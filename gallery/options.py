@@ -19,11 +19,9 @@ class QueryOptions:
     query: str | None = opt(None, "description of a person")
     queries: Path | None = opt(None, "text file with one description per line")
     query_image: Path | None = opt(None, "image file: find similar photos")
-    k: int = opt(20, "photos to show per query")
+    k: int = opt(20, "photos to show per query", least=1, most=MOST_HITS)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= MOST_HITS:
-            raise UserError(f"-k {self.k}: expected 1 to {MOST_HITS}")
         if self.query is not None and not self.query.strip():
             raise UserError('--query: empty; describe a person, as in --query "a man in a black jacket"')
         if self.query_image is not None and not self.query_image.is_file():
@@ -59,14 +57,12 @@ class SearchOptions:
     output: Path | None = opt(None, "folder for contact sheets and results.jsonl; default: RUN/search/TIME")
     index_dir: Path | None = opt(None, "folder that holds indexes; default: RUN/search/index")
     update: bool = opt(True, "first look for photos that are new, changed or gone; without, search the index as it is")
-    index_batch: int = opt(64, "photos encoded at once")
+    index_batch: int = opt(64, "photos encoded at once", least=1)
     export: Path | None = opt(None, "also write all vectors to this folder: vectors.npy, photos.jsonl, about.json")
 
     def __post_init__(self) -> None:
         if self.gallery is None:
             raise UserError("--gallery: say which folder of photos to search, as in --gallery PHOTOS")
-        if self.index_batch < 1:
-            raise UserError(f"--index_batch {self.index_batch}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -78,11 +74,9 @@ class RankingOptions:
         "compare a query with every photo (exact), or only with those in the nearest inverted lists (for millions)",
         choices=("flat", "ivf"),
     )
-    ivf_share: float = opt(0.1, "share of the lists that --index ivf searches; more is slower and misses less")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ivf_share <= 1:
-            raise UserError(f"--ivf_share {self.ivf_share:g}: expected a number above 0, at most 1")
+    ivf_share: float = opt(
+        0.1, "share of the lists that --index ivf searches; more is slower and misses less", above=0, most=1
+    )
 
 
 @dataclass(frozen=True)
@@ -90,11 +84,9 @@ class PageOptions:
     """Flags of the search page."""
 
     serve: bool = opt(False, f"open a search page on {HOST}")
-    port: int = opt(7860, "port of the search page; 0 takes any that is free")
+    port: int = opt(7860, "port of the search page; 0 takes any that is free", least=0, most=65535)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"--port {self.port}: expected 0 to 65535")
         for name in ("flask", "waitress"):
             if self.serve and find_spec(name) is None:
                 raise UserError(f"--serve: needs the package {name}; pip install flask waitress")

@@ -7,7 +7,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from model.backbones.towers import Attention, Block, Transformer, heads_of
-from utils import UserError
 from utils.options import opt
 
 
@@ -15,11 +14,7 @@ from utils.options import opt
 class CrossOptions:
     """Flags of the cross former."""
 
-    cmt_depth: int = opt(4, "blocks of the cross-modal transformer (mlm, itm)")
-
-    def __post_init__(self) -> None:
-        if self.cmt_depth < 1:
-            raise UserError(f"--cmt_depth {self.cmt_depth}: expected at least 1 block")
+    cmt_depth: int = opt(4, "blocks of the cross-modal transformer (mlm, itm)", least=1)
 
 
 class CrossFormer(nn.Module):

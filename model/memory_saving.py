@@ -28,11 +28,8 @@ class MemoryOptions:
         1,
         "encode the batch in this many parts, one after the other, and recompute each in the backward pass: the towers "
         "need the memory of batch_size / N, the losses still see the whole batch",
+        least=1,
     )
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise UserError(f"--accumulate {self.accumulate}: expected at least 1 part")
 
 
 def set_up_blocks(blocks: Iterable[nn.Module], options: MemoryOptions) -> None:

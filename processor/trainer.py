@@ -35,14 +35,9 @@ log = logging.getLogger("descry")
 class LoopOptions:
     """Flags of the training loop."""
 
-    eval_period: int = opt(1, "epochs between evaluations (the last epoch is always evaluated)")
-    log_period: int = opt(100, "steps between log lines")
-    save_every: int = opt(0, "steps between checkpoints within an epoch; 0: only after each epoch")
-
-    def __post_init__(self) -> None:
-        for name, least in (("eval_period", 1), ("log_period", 1), ("save_every", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: expected at least {least}")
+    eval_period: int = opt(1, "epochs between evaluations (the last epoch is always evaluated)", least=1)
+    log_period: int = opt(100, "steps between log lines", least=1)
+    save_every: int = opt(0, "steps between checkpoints within an epoch; 0: only after each epoch", least=0)
 
 
 class NotFinite(UserError):  # noqa: N818

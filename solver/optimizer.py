@@ -15,25 +15,18 @@ class SolverOptions:
     """Flags of the optimiser."""
 
     optimizer: str = opt("Adam", "optimiser", choices=("Adam", "AdamW", "SGD"))
-    lr: float = opt(1e-5, "learning rate")
-    weight_decay: float = opt(4e-5, "weight decay")
+    lr: float = opt(1e-5, "learning rate", above=0)
+    weight_decay: float = opt(4e-5, "weight decay", least=0)
     weight_decay_bias: float = opt(0.0, "weight decay of biases")
     lr_factor: float = opt(5.0, "learning rate factor of cross former, classifier and mlm head")
     bias_lr_factor: float = opt(2.0, "learning rate factor of biases")
     alpha: float = opt(0.9, "first beta of Adam and AdamW")
     beta: float = opt(0.999, "second beta of Adam and AdamW")
-    lora_lr: float = opt(2.5e-4, "learning rate of LoRA")
+    lora_lr: float = opt(2.5e-4, "learning rate of LoRA", above=0)
     sgd_momentum: float = opt(0.9, "momentum of SGD")
     momentum: float | None = opt(
         None, "published name of --bank_momentum with a loss that has banks, else of --sgd_momentum"
     )
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "lora_lr"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
-        if self.weight_decay < 0:
-            raise UserError(f"--weight_decay {self.weight_decay}: expected 0 or more")
 
 
 _ALIKE = ("lora", "prompt")

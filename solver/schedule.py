@@ -14,9 +14,9 @@ from utils.options import opt
 class ScheduleOptions:
     """Flags of the schedule."""
 
-    num_epoch: int = opt(60, "epochs to train")
+    num_epoch: int = opt(60, "epochs to train", least=1)
     lrscheduler: str = opt("cosine", "shape after the warm-up", choices=("cosine", "step", "exp", "poly", "linear"))
-    warmup_epochs: int = opt(5, "epochs of warm-up")
+    warmup_epochs: int = opt(5, "epochs of warm-up", least=0)
     warmup_factor: float = opt(0.1, "first epoch's share of the learning rate")
     warmup_method: str = opt("linear", "shape of the warm-up", choices=("linear", "constant"))
     target_lr: float = opt(0.0, "learning rate at the end (cosine, poly)")
@@ -25,10 +25,6 @@ class ScheduleOptions:
     gamma: float = opt(0.1, "factor of step")
 
     def __post_init__(self) -> None:
-        if self.num_epoch < 1:
-            raise UserError(f"--num_epoch {self.num_epoch}: expected at least 1")
-        if self.warmup_epochs < 0:
-            raise UserError(f"--warmup_epochs {self.warmup_epochs}: expected 0 or more")
         if list(self.milestones) != sorted(self.milestones):
             raise UserError(f"--milestones {' '.join(map(str, self.milestones))}: expected rising epochs")
 

@@ -26,9 +26,22 @@ GetOptions = Callable[[type[Group]], Group]
 """from an options dataclass to its instance: :meth:`Options.get`"""
 
 
-def opt(default: Any, help: str, choices: tuple[str, ...] = (), aliases: tuple[str, ...] = ()) -> Any:  # noqa: A002
-    """A dataclass field that is also a flag: ``lr: float = opt(1e-5, "learning rate")``."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "aliases": aliases})
+def opt(
+    default: Any,
+    help: str,  # noqa: A002
+    choices: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+) -> Any:
+    """A dataclass field that is also a flag: ``lr: float = opt(1e-5, "learning rate", above=0)``.
+
+    A number outside ``least`` <= value <= ``most``, or not greater than ``above``, is refused when flags are read.
+    """
+    about = {"help": help, "choices": choices, "aliases": aliases, "least": least, "above": above, "most": most}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +57,9 @@ class Flag:
     optional: bool
     choices: tuple[str, ...]
     aliases: tuple[str, ...]
+    least: float
+    above: float
+    most: float
 
     def coerce(self, value: Any) -> Any:
         """Convert a yaml or command line value to this flag's type.
@@ -68,6 +84,10 @@ class Flag:
             raise UserError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
         if self.choices and converted not in self.choices:
             raise UserError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
+        if self.kind in (int, float) and not (self.above < converted and self.least <= converted <= self.most):
+            limits = {"at least": self.least, "a number above": self.above, "at most": self.most}
+            expected = " and ".join(f"{words} {limit}" for words, limit in limits.items() if math.isfinite(limit))
+            raise UserError(f"--{self.name} {converted}: expected {expected}")
         return converted
 
 
@@ -160,10 +180,11 @@ class Options:
 
     def renamed(self, name: str, to: str) -> "Options":
         """The value given for one flag becomes that of another, where that one is not given beside it."""
+        (flag,) = [flag for flag in flags_of(*self._groups) if flag.name == to]
         sources = []
         for source in (self._file, self._line):
             value = source.get(name)
-            moved = {} if value is None else {to: value}
+            moved = {} if value is None else {to: flag.coerce(value)}
             sources.append(moved | {key: item for key, item in source.items() if key != name})
         return Options(self._groups, *sources, self.config_file)
 

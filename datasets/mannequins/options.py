@@ -14,27 +14,18 @@ NAME = "Mannequins"
 class MannequinOptions:
     """What to draw."""
 
-    mannequin_train_ids: int = opt(1500, "drawn identities for training")
-    mannequin_val_ids: int = opt(100, "drawn identities for validation")
-    mannequin_test_ids: int = opt(250, "drawn identities for testing")
+    mannequin_train_ids: int = opt(1500, "drawn identities for training", least=0)
+    mannequin_val_ids: int = opt(100, "drawn identities for validation", least=0)
+    mannequin_test_ids: int = opt(250, "drawn identities for testing", least=0)
     mannequin_images_per_id: str = opt("2-4", "images of each identity, a number or a range")
-    mannequin_captions_per_image: int = opt(2, "captions of each image")
-    mannequin_seed: int = opt(0, "another seed draws different people")
+    mannequin_captions_per_image: int = opt(2, "captions of each image", least=1)
+    mannequin_seed: int = opt(0, "another seed draws different people", least=0)
     mannequin_difficulty: str = opt(
         "medium", "look-alikes, vague captions, occlusion and bad light", choices=tuple(LEVELS)
     )
-    mannequin_height: int = opt(256, "mean height of the images in pixels; they vary by a third")
+    mannequin_height: int = opt(256, "mean height of the images in pixels; they vary by a third", least=32, most=2048)
 
     def __post_init__(self) -> None:
-        least = {"train_ids": 0, "val_ids": 0, "test_ids": 0, "captions_per_image": 1, "seed": 0, "height": 32}
-        for name, low in least.items():
-            value = getattr(self, f"mannequin_{name}")
-            if value < low:
-                raise UserError(f"--mannequin_{name} {value}: expected at least {low}")
-        if self.mannequin_height > 2048:
-            raise UserError(f"--mannequin_height {self.mannequin_height}: expected at most 2048")
-        if self.mannequin_difficulty not in LEVELS:
-            raise UserError(f"--mannequin_difficulty {self.mannequin_difficulty!r}: choose one of {', '.join(LEVELS)}")
         low, high = self.image_range
         if not 1 <= low <= high:
             text = self.mannequin_images_per_id

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbones.spec import Backbone
-from utils import UserError
 from utils.options import opt
 
 
@@ -27,15 +26,13 @@ class LoRAOptions:
     """Flags of LoRA."""
 
     lora_r: int | None = opt(
-        None, "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. Freezes CLIP"
+        None,
+        "rank of LoRA in both towers, 0 for none; default: 4 with --lora_alpha, otherwise 0. Freezes CLIP",
+        least=0,
     )
-    lora_alpha: float | None = opt(None, "LoRA's scale times its rank; turns LoRA on; default: the rank (scale 1)")
-
-    def __post_init__(self) -> None:
-        if self.lora_r is not None and self.lora_r < 0:
-            raise UserError(f"--lora_r {self.lora_r}: expected 0 (no LoRA) or more")
-        if self.lora_alpha is not None and not self.lora_alpha > 0:
-            raise UserError(f"--lora_alpha {self.lora_alpha:g}: expected a number above 0 (--lora_r 0 means no LoRA)")
+    lora_alpha: float | None = opt(
+        None, "LoRA's scale times its rank; turns LoRA on; default: the rank (scale 1)", above=0
+    )
 
     @property
     def rank(self) -> int:

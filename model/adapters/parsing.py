@@ -40,23 +40,18 @@ class ParsingOptions:
         "aux, else without PHP]",
         choices=tuple(VARIANTS),
     )
-    cnum: int = opt(9, "part tokens of PHP's crfm")
-    num_experts: int = opt(4, "experts in each mixture")
-    topk: int = opt(2, "experts that each token goes to")
-    reduction: int = opt(8, "embedding width divided by an expert's width")
-    moe_layers: int = opt(4, "blocks of PHP's efp")
-    moe_heads: int = opt(8, "attention heads of PHP's efp")
+    cnum: int = opt(9, "part tokens of PHP's crfm", least=1)
+    num_experts: int = opt(4, "experts in each mixture", least=1)
+    topk: int = opt(2, "experts that each token goes to", least=1)
+    reduction: int = opt(8, "embedding width divided by an expert's width", least=1)
+    moe_layers: int = opt(4, "blocks of PHP's efp", least=1)
+    moe_heads: int = opt(8, "attention heads of PHP's efp", least=1)
     php_attention: str | None = opt(
         None,
         "what efp attends over: the tokens of a sample, or as published the other samples of the batch, so that scores "
         "depend on its composition [tokens; batch for a checkpoint with published names]",
         choices=("tokens", "batch"),
     )
-
-    def __post_init__(self) -> None:
-        for name in ("cnum", "num_experts", "topk", "reduction", "moe_layers", "moe_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: expected at least 1")
 
 
 class CRFM(nn.Module):

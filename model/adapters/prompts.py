@@ -20,16 +20,12 @@ from utils.options import opt
 class PromptOptions:
     """Flags of the prompts."""
 
-    num_context: int = opt(4, "prompts in each tower (with --prompt_depth)")
+    num_context: int = opt(4, "prompts in each tower (with --prompt_depth)", least=1)
     prompt_depth: int | None = opt(
-        None, "how many of the first blocks of both towers get coupled prompts of their own; 0 for none. Freezes CLIP"
+        None,
+        "how many of the first blocks of both towers get coupled prompts of their own; 0 for none. Freezes CLIP",
+        least=0,
     )
-
-    def __post_init__(self) -> None:
-        if self.num_context < 1:
-            raise UserError(f"--num_context {self.num_context}: expected at least 1 (--prompt_depth 0 for no prompts)")
-        if self.prompt_depth is not None and self.prompt_depth < 0:
-            raise UserError(f"--prompt_depth {self.prompt_depth}: expected 0 (no prompts) or more")
 
     @property
     def depth(self) -> int:

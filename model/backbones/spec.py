@@ -25,14 +25,14 @@ class BackboneOptions:
         "for tests), small (4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
     )
     img_size: tuple[int, ...] = opt((384, 128), "input height and width in pixels")
-    stride_size: int | None = opt(None, "pixels between patches; smaller than the patch makes them overlap [patch]")
+    stride_size: int | None = opt(
+        None, "pixels between patches; smaller than the patch makes them overlap [patch]", least=1
+    )
 
     def __post_init__(self) -> None:
         if len(self.img_size) != 2 or min(self.img_size) < 1:
             shown = " ".join(str(side) for side in self.img_size)
             raise UserError(f"--img_size {shown}: expected height and width in pixels, as in --img_size 384 128")
-        if self.stride_size is not None and self.stride_size < 1:
-            raise UserError(f"--stride_size {self.stride_size}: expected at least 1 pixel")
 
 
 class Encoded(NamedTuple):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes
-from utils import UserError
 from utils.options import opt
 
 
@@ -19,21 +18,15 @@ from utils.options import opt
 class BankOptions:
     """Flags of the losses memory and instance_memory."""
 
-    temp: float = opt(0.03, "temperature of the memory loss")
-    temp_instance: float = opt(0.015, "temperature of the instance_memory loss")
+    temp: float = opt(0.03, "temperature of the memory loss", above=0)
+    temp_instance: float = opt(0.015, "temperature of the instance_memory loss", above=0)
     lamda1: float = opt(1.0, "weight of the memory loss")
     lamda2: float = opt(0.1, "weight of the instance_memory loss")
-    bank_momentum: float = opt(0.1, "share of a row that stays when the memory loss's bank is updated")
-    instance_momentum: float = opt(0.1, "share of a row that stays when the instance_memory loss's bank is updated")
+    bank_momentum: float = opt(0.1, "share of a row that stays when the memory loss's bank is updated", least=0, most=1)
+    instance_momentum: float = opt(
+        0.1, "share of a row that stays when the instance_memory loss's bank is updated", least=0, most=1
+    )
     use_hard: bool = opt(False, "update a row only from the feature in the batch that is least similar to it")
-
-    def __post_init__(self) -> None:
-        for name in ("temp", "temp_instance"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
-        for name in ("bank_momentum", "instance_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} {getattr(self, name)}: expected a share between 0 and 1")
 
 
 class Bank(nn.Module):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.batch_views import BatchViews
-from utils import UserError
 from utils.options import opt
 
 ABSENT = -1e4
@@ -71,11 +70,7 @@ class NoOptions:
 class SimilarityOptions:
     """Shared by every loss on the similarity matrix."""
 
-    temperature: float = opt(0.02, "temperature of the cosine logits (constant)")
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"--temperature {self.temperature}: expected a number above 0")
+    temperature: float = opt(0.02, "temperature of the cosine logits (constant)", above=0)
 
 
 class LossHead(nn.Module):

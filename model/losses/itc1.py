@@ -11,7 +11,6 @@ from torch import Tensor
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, cosines, projection_matching
-from utils import UserError
 from utils.options import opt
 
 SCALE = 50.0
@@ -26,18 +25,10 @@ _PAIR, _NEIGHBOUR = 1.0, 0.1
 class SoftOptions:
     """When itc1 and cons take two pairs of a batch for the same person."""
 
-    thred1: float = opt(0.7, "itc1, cons: cosine of two images above which their pairs may be the same person")
-    thred2: float = opt(0.7, "itc1, cons: cosine of two captions that has to be exceeded as well")
-
-    def __post_init__(self) -> None:
-        check_cosine("thred1", self.thred1)
-        check_cosine("thred2", self.thred2)
-
-
-def check_cosine(flag: str, value: float) -> None:
-    """Raises UserError for a threshold that no cosine can have."""
-    if not -1 <= value <= 1:
-        raise UserError(f"--{flag} {value}: expected a cosine between -1 and 1")
+    thred1: float = opt(
+        0.7, "itc1, cons: cosine of two images above which their pairs may be the same person", least=-1, most=1
+    )
+    thred2: float = opt(0.7, "itc1, cons: cosine of two captions that has to be exceeded as well", least=-1, most=1)
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from model.batch_views import BatchViews
 from model.cross_former import CrossFormer
 from model.losses.base import LossHead, LossTerm, Sizes, cosines, mean_classification, same_identity
-from utils import UserError
 from utils.distributed import from_main
 from utils.options import opt
 
@@ -28,11 +27,9 @@ SOFT_SHARE = 0.4
 class ITMOptions:
     """Flags of the itm loss."""
 
-    weight: float = opt(0.9, "share of matching in the itm loss; the rest is its intra-modal contrastive term")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise UserError(f"--weight {self.weight}: expected a share between 0 and 1")
+    weight: float = opt(
+        0.9, "share of matching in the itm loss; the rest is its intra-modal contrastive term", least=0, most=1
+    )
 
 
 def hard_negative_weights(logits_BB: Tensor, same_BB: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes, cosines, projection_matching
-from model.losses.itc1 import EPS, SCALE, check_cosine
-from utils import UserError
+from model.losses.itc1 import EPS, SCALE
 from utils.options import opt
 
 NEIGHBOURS = 3
@@ -26,14 +25,11 @@ _NONE, _UNSEEN = -1, -2
 class MemorySoftOptions:
     """Flags of the memory_soft loss."""
 
-    id_threshod: float = opt(0.7, "memory_soft: cosine above which a pair in the image bank is a neighbour (published)")
+    id_threshod: float = opt(
+        0.7, "memory_soft: cosine above which a pair in the image bank is a neighbour (published)", least=-1, most=1
+    )
     soft_scale: float = opt(1.0, "memory_soft: scale of the softmax over neighbours' cosines")
-    alpha_mom: float = opt(0.9, "memory_soft: share of the new feature when a bank row is updated")
-
-    def __post_init__(self) -> None:
-        check_cosine("id_threshod", self.id_threshod)
-        if not 0 <= self.alpha_mom <= 1:
-            raise UserError(f"--alpha_mom {self.alpha_mom}: expected a share between 0 and 1")
+    alpha_mom: float = opt(0.9, "memory_soft: share of the new feature when a bank row is updated", least=0, most=1)
 
 
 class Neighbours(NamedTuple):

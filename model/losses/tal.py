@@ -7,7 +7,6 @@ from torch import Tensor
 
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, cosines, same_identity
-from utils import UserError
 from utils.options import opt
 
 NOT_A_NEGATIVE = -1e30
@@ -18,12 +17,8 @@ NOT_A_NEGATIVE = -1e30
 class TALOptions:
     """Flags of the TAL loss."""
 
-    tau: float = opt(0.02, "temperature of TAL")
+    tau: float = opt(0.02, "temperature of TAL", above=0)
     margin: float = opt(0.2, "margin of TAL, in cosine")
-
-    def __post_init__(self) -> None:
-        if not self.tau > 0:
-            raise UserError(f"--tau {self.tau}: expected a number above 0")
 
 
 def tal_loss(image_BD: Tensor, text_BD: Tensor, pids_B: Tensor, tau: float, margin: float) -> Tensor:

@@ -47,7 +47,9 @@ def test_rerank_with_a_head_that_always_says_no_changes_nothing(run_dir: Path, t
 def test_rerank_without_a_matching_head(trained: Path, fails):
     message = fails("test", "--config_file", trained / "configs.yaml", "--rerank", "5")
     assert "best.pth: has no matching head" in message and "without --rerank" in message
-    assert "--rerank -1: expected 0" in fails("test", "--config_file", trained / "configs.yaml", "--rerank", "-1")
+    assert "--rerank -1: expected at least 0" in fails(
+        "test", "--config_file", trained / "configs.yaml", "--rerank", "-1"
+    )
 
 
 @pytest.mark.parametrize(

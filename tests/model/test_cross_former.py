@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from model.cross_former import CrossFormer, CrossOptions
-from utils import UserError
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -47,8 +46,3 @@ def test_the_last_block_keeps_its_input_only_too(method: str):
         kept.append(sum(sizes.values()))
         out.sum().backward()
     assert kept[1] < kept[0]
-
-
-def test_no_blocks_are_refused():
-    with pytest.raises(UserError, match="--cmt_depth 0"):
-        CrossOptions(cmt_depth=0)

@@ -121,11 +121,6 @@ def test_compile_reaches_every_block(monkeypatch: pytest.MonkeyPatch):
     assert len(compiled) == 12
 
 
-def test_no_parts_is_refused():
-    with pytest.raises(UserError, match="--accumulate 0"):
-        MemoryOptions(accumulate=0)
-
-
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="--compile: needs a C.. compiler"):

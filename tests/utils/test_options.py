@@ -14,11 +14,11 @@ from utils.options import load_train_configs, opt
 class Some:
     """For the tests."""
 
-    rate: float = opt(0.1, "a number")
+    rate: float = opt(0.1, "a number", above=0)
     sides: tuple[int, ...] = opt((3, 4), "two numbers")
     active: bool = opt(False, "a switch")
     off: bool = opt(True, "a switch that is on")
-    limit: int | None = opt(None, "a number or nothing")
+    limit: int | None = opt(None, "a number or nothing", least=-1, most=9)
     kind: str = opt("a", "a word", choices=("a", "b"), aliases=("sort",))
     where: Path = opt(Path("x"), "a path")
 
@@ -75,6 +75,9 @@ def test_ignored_flags_are_accepted_in_both_spellings(tmp_path: Path):
         (["--kind", "c"], "--kind 'c': choose one of a, b"),
         (["--sides", "1.5"], "--sides '1.5': expected a whole number"),
         (["--active", "perhaps"], "expected true or false"),
+        (["--rate", "0"], "--rate 0.0: expected a number above 0"),
+        (["--limit", "-2"], "--limit -2: expected at least -1 and at most 9"),
+        (["--limit", "10"], "--limit 10: expected at least -1 and at most 9"),
         (["--rat", "1"], "unrecognized arguments"),
     ],
 )
@@ -83,6 +86,16 @@ def test_wrong_values(argv: list[str], message: str, capsys: pytest.CaptureFixtu
         read(*argv)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_limits_themselves_are_allowed():
+    assert [read("--limit", value).limit for value in ("-1", "9")] == [-1, 9]
+
+
+def test_a_value_that_moves_to_another_flag_keeps_to_its_limits():
+    options = parse(GROUPS, ["--rate", "12"], "test")
+    with pytest.raises(UserError, match="--limit 12: expected at least -1 and at most 9"):
+        options.renamed("rate", "limit")
 
 
 def test_a_number_that_is_not_finite_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

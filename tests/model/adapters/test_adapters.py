@@ -170,10 +170,6 @@ def test_a_checkpoint_gives_the_same_features_and_so_does_its_merged_export(flag
             assert torch.equal(features[1], features[2])
 
 
-@pytest.mark.parametrize(
-    ("error", "flags"),
-    [("--prompt_depth 3: the towers have only 2", {"prompt_depth": 3}), ("--lora_r -1", {"lora_r": -1})],
-)
-def test_wrong_flags_are_named(error, flags):
-    with pytest.raises(UserError, match=error):
-        build(**flags)
+def test_more_prompted_blocks_than_there_are():
+    with pytest.raises(UserError, match="--prompt_depth 3: the towers have only 2"):
+        build(prompt_depth=3)

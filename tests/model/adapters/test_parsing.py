@@ -40,8 +40,6 @@ def test_wrong_flags_are_named():
         build("--loss_names", "aux", "--reduction", "65")
     with pytest.raises(UserError, match="--topk 5: there are only --num_experts 4"):
         build("--loss_names", "aux", "--topk", "5")
-    with pytest.raises(UserError, match="--cnum 0: expected at least 1"):
-        ParsingOptions(cnum=0)
 
 
 def restore(model: Retriever, options: ParsingOptions) -> Retriever:

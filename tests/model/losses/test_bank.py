@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.losses.bank import Bank, BankOptions, turns
-from utils import UserError
+from model.losses.bank import Bank, turns
 
 
 def sequential(bank, features, rows, momentum):
@@ -59,9 +58,3 @@ def test_fill_takes_the_mean_of_the_normalised_features_of_each_row():
         expected = F.normalize(F.normalize(image[rows == row], dim=1).mean(dim=0), dim=0)
         torch.testing.assert_close(bank.image[row], expected)
     assert not bank.text[2].any()
-
-
-@pytest.mark.parametrize(("flag", "value"), [("temp", 0.0), ("temp_instance", -1.0), ("bank_momentum", 1.5)])
-def test_values_out_of_range_are_named(flag: str, value: float):
-    with pytest.raises(UserError, match=f"--{flag} {value}"):
-        BankOptions(**{flag: value})
