@@ -120,9 +120,3 @@ def test_a_few_photos_only(tmp_path: Path):
     vectors_ND = unit_rows(3)
     score_QK, position_QK = inverted(photos_of(vectors_ND), tmp_path)(vectors_ND[:1], 3)
     assert position_QK[0, 0] == 0 and score_QK[0, 0] == pytest.approx(1, abs=1e-6)
-
-
-def test_wrong_share():
-    for share in (0.0, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="--ivf_share"):
-            RankingOptions("ivf", share)

@@ -169,8 +169,6 @@ def test_queries_from_a_file(tmp_path: Path):
             QueryOptions(queries=path).texts()
     with pytest.raises(ValueError, match="--query: empty"):
         QueryOptions(query="  ")
-    with pytest.raises(ValueError, match="-k 0: expected 1 to 1000"):
-        QueryOptions(k=0)
 
 
 def test_paths_that_cannot_be_printed():

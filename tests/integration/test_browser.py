@@ -124,6 +124,7 @@ def test_keyboard_alone(page: object):
     page.keyboard.type("a woman")
     page.keyboard.press("Enter")
     page.wait_for_selector(".hits li")
+    page.wait_for_load_state()  # the photos are there before the script that listens to the keys
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert focused(page) == 1

@@ -202,8 +202,3 @@ def test_fields():
     torch.manual_seed(5)
     cut = model({**batch, "caption_ids": batch["caption_ids"][:, :longest]})[0].loss
     assert not torch.isclose(whole, cut, rtol=1e-6), "padding has no influence any more: it could be trimmed"
-
-
-def test_weight_is_a_share():
-    with pytest.raises(ValueError, match="--weight 1.5"):
-        itm.ITMOptions(weight=1.5)
