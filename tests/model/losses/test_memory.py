@@ -1,17 +1,14 @@
 """The losses over memory banks, from filling to update."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model.backbones.spec import Encoded
-from model.batch_views import BatchViews
 from model.losses.bank import BankOptions
 from model.losses.base import PairFeatures, Sizes, TrainingPass
 from model.losses.instance_memory import InstanceMemory
 from model.losses.memory import Memory
+from tests.helpers.views import views_of
 
 PIDS, IMAGE_IDS = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 1, 2, 3, 3])
 
@@ -23,17 +20,6 @@ def make_head(kind: type[Memory] | type[InstanceMemory]) -> Memory | InstanceMem
 
 def training_pass(epoch: int) -> TrainingPass:
     return TrainingPass(epoch, lambda: PairFeatures(torch.randn(6, 8), torch.randn(6, 8), PIDS, IMAGE_IDS))
-
-
-def views_of(image: torch.Tensor, text: torch.Tensor, epoch: int = 1, **fields: list[int]) -> BatchViews:
-    """A batch whose towers return these features."""
-
-    def tower(features: torch.Tensor, *lengths: torch.Tensor) -> Encoded:
-        return Encoded(features[:, None], features, features.new_zeros(()))
-
-    model = SimpleNamespace(encode_image=tower, encode_text=tower, parts={})
-    batch = {"images": image, "caption_ids": text, "caption_ids_lengths": torch.ones(len(text)).long()}
-    return BatchViews(batch | {name: torch.tensor(values) for name, values in fields.items()}, model, epoch)
 
 
 @pytest.mark.parametrize("kind", [Memory, InstanceMemory])

@@ -1,17 +1,15 @@
 """memory_soft and soft matching against loops over single pairs, with lists as long as there are neighbours."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model.backbones.spec import Encoded
-from model.batch_views import BatchViews
 from model.losses.base import Sizes
 from model.losses.itc1 import soft_loss
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions, find_neighbours, memory_soft_loss
+from tests.helpers.views import views_of
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -90,17 +88,6 @@ def test_soft_matching_is_the_loop():
     targets = [softmax_over([1.0 if i == j else 0.1 if alike[i][j] else None for j in range(12)]) for i in range(12)]
     expected = sdm_by_loops(list(image), list(text), targets)
     torch.testing.assert_close(soft_loss(image, text, 0.5, 0.3), expected, rtol=1e-5, atol=1e-5)
-
-
-def views_of(image: torch.Tensor, text: torch.Tensor, epoch: int = 1, **fields: list[int]) -> BatchViews:
-    """A batch whose towers return these features."""
-
-    def tower(features: torch.Tensor, *lengths: torch.Tensor) -> Encoded:
-        return Encoded(features[:, None], features, features.new_zeros(()))
-
-    model = SimpleNamespace(encode_image=tower, encode_text=tower, parts={})
-    batch = {"images": image, "caption_ids": text, "caption_ids_lengths": torch.ones(len(text)).long()}
-    return BatchViews(batch | {name: torch.tensor(values) for name, values in fields.items()}, model, epoch)
 
 
 def test_banks_are_filled_and_then_follow():
