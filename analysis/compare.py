@@ -6,7 +6,6 @@ does not record stays empty.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from processor.metrics import METRICS
 from processor.run_dir.history import read_history
+from processor.run_dir.record import load_record
 from utils import UserError
 from utils.command import run_command
 from utils.files import read_yaml
@@ -73,7 +73,7 @@ def read_run(path: Path) -> Run:
     Raises:
         UserError: names the file that is damaged.
     """
-    record = _read_json(path / "run.json") if (path / "run.json").is_file() else {}
+    record = _read_record(path / "run.json") if (path / "run.json").is_file() else {}
     flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
     evaluations = [{**entry.val, "epoch": entry.epoch} for entry in read_history(path) if entry.val]
     evaluations = evaluations or _evaluations_in(path / "train_log.txt")
@@ -82,14 +82,11 @@ def read_run(path: Path) -> Run:
     return Run(path, flags, best, last, record)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise UserError(f"a JSON {type(content).__name__}")
+        return load_record(path)
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); delete it to compare the run without it") from None
-    return content
 
 
 _EPOCH = re.compile(r"(?:validation after epoch |Validation Results - Epoch: )(\d+)")

@@ -81,12 +81,17 @@ def facts_of(
 def read_record(path: Path) -> dict[str, Any]:
     """The content of a run.json; empty, with a warning, where it is missing or not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a JSON {type(content).__name__}")
+        return load_record(path)
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s: not readable (%s); what it said before is lost", path, error)
         return {}
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """The content of a run.json. Raises ValueError where it is not one, and OSError where it cannot be read."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON {type(content).__name__}")
     return content
 
 
