@@ -10,11 +10,11 @@ import yaml
 
 from tests.helpers.runs import ROOT
 
-LISTS = ("run", "search", "dev")
+LISTS = ("run", "search", "export", "dev")
 """requirements/NAME.in; each is installed together with those before it"""
 IMPORTERS = {
     "run": [f"{package}/**/*.py" for package in ("utils", "datasets", "model", "solver", "processor")],
-    "search": ["analysis/**/*.py", "gallery/**/*.py", "*.py"],
+    "search": ["analysis/**/*.py", "gallery/**/*.py", "train.py", "test.py", "search.py"],
     "dev": ["tests/**/*.py", "benchmarks/**/*.py", ".github/**/*.py"],
 }
 """which files may import what a list names"""
