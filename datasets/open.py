@@ -14,6 +14,7 @@ from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
+from datasets.label_noise import NoiseOptions, exchange_captions
 from datasets.options import DataOptions
 from datasets.records import Dataset, counts
 from utils import UserError
@@ -37,7 +38,7 @@ class OpenedDataset:
     ) -> TrainLoader:
         """Training batches; see :class:`TrainPairs` for the arguments."""
         pairs = TrainPairs(self.dataset.train, self.images, form, fields, padded, self.augment, self.options.seed)
-        return TrainLoader(pairs, self.options, device)
+        return TrainLoader(pairs, self.options, device, self.dataset.caption_index)
 
     def split(self, name: str, form: InputFormat, device: torch.device) -> EvaluationSplit:
         """A split to evaluate on; see :class:`EvaluationSplit` for the arguments."""
@@ -45,7 +46,8 @@ class OpenedDataset:
 
 
 def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str]) -> OpenedDataset:
-    """Read the data set that the flags name, check its images (with ``--cache`` decode them), and log what it holds.
+    """Read the data set that the flags name, check its images (with ``--cache`` decode them), add label noise, and log
+    what it holds.
 
     Args:
         get: gives the instance of an options dataclass.
@@ -65,6 +67,8 @@ def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, st
     dataset, images = prepare_images(
         dataset, size, get(ImageOptions), options.root_dir, workers=workers, splits=tuple(splits)
     )
+    if "train" in splits:  # after images were left out: what is exchanged are the captions that are trained on
+        dataset = exchange_captions(dataset, get(NoiseOptions))
     table = PrettyTable(["split", "identities", "images", "captions"], align="r")
     for split in splits:
         table.add_row([split, *(f"{number:,}" for number in counts(dataset.split(split)))])

@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import DATASETS
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
+from datasets.label_noise import NoiseOptions
 from datasets.mannequins.options import MannequinOptions
 from utils.distributed import local_world_size
 from utils.options import opt
@@ -38,6 +39,6 @@ class DataOptions:
 def data_options() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything about data, for the parser."""
     return {
-        "data": [DataOptions, ImageOptions, AugmentOptions],
+        "data": [DataOptions, ImageOptions, AugmentOptions, NoiseOptions],
         "drawn data (Mannequins)": [MannequinOptions],
     }

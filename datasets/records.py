@@ -1,8 +1,10 @@
 """What a data set is made of once it has been read: images with an identity and captions, in three splits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 
 class ImageRecord(NamedTuple):
@@ -26,6 +28,8 @@ class Dataset:
     test: tuple[ImageRecord, ...]
     annotation: Path | None = None
     """the file that it was read from"""
+    caption_index: np.ndarray | None = field(default=None, compare=False)
+    """(N,) int64, with label noise: the training pair whose caption each training pair has, in file order"""
 
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The records of ``train``, ``val`` or ``test``."""

@@ -41,7 +41,8 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
         reason = _system_error(error) or first_line(error)
         raise FileError(f"{path}: cannot be written ({reason}); the previous file, if any, is untouched") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # gone where it took its place, impossible where the name is too long
+            part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -146,11 +146,24 @@ class TrainLoader:
     It knows where it stands and can be set to any step of any epoch.
     """
 
-    def __init__(self, pairs: TrainPairs, options: DataOptions, device: torch.device) -> None:
-        """Batches of ``pairs``; the options say how large, in what order, and from how many processes."""
+    def __init__(
+        self,
+        pairs: TrainPairs,
+        options: DataOptions,
+        device: torch.device,
+        caption_index: np.ndarray | None = None,
+    ) -> None:
+        """Batches of ``pairs``; the options say how large, in what order, and from how many processes.
+
+        ``caption_index``: (N,) whose caption each pair has, if captions were exchanged. Training does not look at it.
+        """
         self._pairs, self._options, self._device = pairs, options, device
         self.pids = torch.from_numpy(pairs.pids)
         """(N,) identity of every training pair"""
+        self.real: Tensor | None = None
+        """(N,) bool, with label noise: whether a training pair has its own caption; to judge a division by"""
+        if caption_index is not None:
+            self.real = torch.from_numpy(caption_index == np.arange(len(pairs)))
         self._sampler = _sampler(pairs, options)
         self._epoch, self._step = 1, 0
         self._loader: BatchLoader | None = BatchLoader(
