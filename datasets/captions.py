@@ -1,4 +1,4 @@
-"""What happens to training captions: words are deleted, tokens masked.
+"""What happens to training captions: words are deleted, tokens augmented or masked.
 
 Shape letters: T tokens of a caption, L text length.
 """
@@ -18,6 +18,9 @@ class AugmentOptions:
     """Flags that change what a training sample looks like."""
 
     img_aug: bool = opt(False, "augment training images: flip, pad and crop, random erasing (otherwise flip only)")
+    txt_aug: bool = opt(
+        False, "augment training captions: 12 % of the tokens masked, 4 % replaced at random, 4 % removed"
+    )
     MLM: bool = opt(False, "mask captions as for mlm even when mlm is not among the losses (published flag)")
     clean_captions: bool = opt(
         False, "show masked captions to the mlm loss only; by default, as published, every loss sees them masked"
@@ -66,6 +69,33 @@ class WordDeletion:
         ids_L[0], ids_L[len(kept_T) + 1] = self._start_id, self._end_id
         ids_L[1 : len(kept_T) + 1] = kept_T
         return ids_L, len(kept_T) + 2
+
+
+_KEPT, _MASKED, _REPLACED = 0.8, 0.12, 0.04
+"""shares of tokens in ``augment_tokens``; the remaining 4 % are removed"""
+
+
+def augment_tokens(tokens_L: np.ndarray, length: int, mask_id: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Mask, replace or remove tokens at random, each on its own (RDE, Qin et al., CVPR 2024; its ``--txt_aug``).
+
+    Args:
+        tokens_L: (L,) ids of a caption, already truncated.
+        length: how many of them are tokens.
+        mask_id: stands for a masked token; others are replaced by ids from 1 to ``mask_id`` - 1.
+        rng: source of the choices.
+
+    Returns:
+        (L,) ids and how many of them are tokens. Those behind a removed one have moved up. Start, end and whatever
+        :func:`words_in` leaves out stay; where all words were removed nothing else is left.
+    """
+    word_L = words_in(tokens_L, length, mask_id)
+    fate_L = rng.random(len(tokens_L))
+    other_L = rng.integers(1, mask_id, len(tokens_L))
+    masked_L = word_L & (fate_L >= _KEPT)
+    replaced_L = word_L & (fate_L >= _KEPT + _MASKED)
+    stays_L = ~(word_L & (fate_L >= _KEPT + _MASKED + _REPLACED))
+    changed_L = np.where(replaced_L, other_L, np.where(masked_L, mask_id, tokens_L))[stays_L]
+    return np.pad(changed_L, (0, len(tokens_L) - len(changed_L))), length - int((~stays_L).sum())
 
 
 def words_in(tokens_L: np.ndarray, length: int, mask_id: int) -> np.ndarray:

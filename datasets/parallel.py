@@ -48,7 +48,12 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
             if isinstance(batch, Exception):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # Held by its own traceback, the exception would keep the worker processes, and the program would
+                    # wait for them at its end, for ever: they ignore signals.
+                    del batch
             yield batch
 
 

@@ -1,7 +1,7 @@
 """What one training sample contributes to a batch, field by field; only what the active losses read is produced.
 
-Every random choice is a function of (seed, epoch, sample, field), so workers, resuming and the set of active losses
-change nothing.
+Every random choice is a function of (seed, epoch, sample, field, visit), so workers, resuming and the set of active
+losses change nothing.
 """
 
 import zlib
@@ -32,10 +32,13 @@ class Sample:
     """token that stands for a hidden word"""
     size: tuple[int, int]
     """(height, width) of the image"""
+    visit: int = 0
+    """0 in training; another pass over the data in the same epoch has another number, and thus other random choices"""
 
     def rng(self, field: str) -> np.random.Generator:
-        """A generator of its own for each (seed, epoch, sample, field)."""
-        return np.random.default_rng((self.seed, self.epoch, self.index, zlib.crc32(field.encode())))
+        """A generator of its own for each (seed, epoch, sample, field, visit)."""
+        name = f"{field} {self.visit}" if self.visit else field
+        return np.random.default_rng((self.seed, self.epoch, self.index, zlib.crc32(name.encode())))
 
     @property
     def words(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from datasets.augmentation import apply
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.batches.fields import IMAGE_FIELDS, TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
 from datasets.batches.sampler import IdentitySampler, RandomSampler
-from datasets.captions import AugmentOptions, WordDeletion
+from datasets.captions import AugmentOptions, WordDeletion, augment_tokens
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import Images
@@ -31,7 +31,10 @@ _TO_READ = "records_to_read"
 
 
 class TrainPairs(TorchDataset):
-    """The (image, caption) pairs of the training split; asked for whole batches of (epoch, index)."""
+    """The (image, caption) pairs of the training split; asked for whole batches of (epoch, index).
+
+    A third number in a key is :attr:`Sample.visit`.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class TrainPairs(TorchDataset):
         """(N,) identity of every pair."""
         return np.array([self.records[record].pid for record in self.record_N])
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> "dict[str, Tensor] | ImageError":
+    def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> "dict[str, Tensor] | ImageError":
         """A batch; an unreadable image comes back as a value, because a worker's exception would hide the message.
 
         Of no keys it has no rows: the share of a process in a last batch that is smaller than their number.
@@ -82,7 +85,7 @@ class TrainPairs(TorchDataset):
         if not keys:
             sample = self.__getitems__([(1, 0)])
             return sample if isinstance(sample, ImageError) else {name: rows[:0] for name, rows in sample.items()}
-        samples = [self._sample(epoch, index) for epoch, index in keys]
+        samples = [self._sample(*key) for key in keys]
         rows = [
             {name: value for make in self.producers for name, value in make(sample, self.augment).items()}
             for sample in samples
@@ -110,7 +113,7 @@ class TrainPairs(TorchDataset):
         """
         return self.images.read_batch([self.records[record].path for record in records_B.tolist()], pin_memory)
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, epoch: int, index: int, visit: int = 0) -> Sample:
         image_id = int(self.record_N[index])
         sample = Sample(
             seed=self.seed,
@@ -122,11 +125,15 @@ class TrainPairs(TorchDataset):
             length=int(self.length_N[index]),
             mask_id=self.form.tokenizer.mask_id,
             size=self.images.size,
+            visit=visit,
         )
-        if self.deletion is None:
-            return sample
-        tokens_L, length = self.deletion(index, sample.rng("words"))
-        return replace(sample, tokens_L=tokens_L, length=length)
+        if self.deletion is not None:
+            tokens_L, length = self.deletion(index, sample.rng("words"))
+            sample = replace(sample, tokens_L=tokens_L, length=length)
+        if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
+            tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.mask_id, sample.rng("txt_aug"))
+            sample = replace(sample, tokens_L=tokens_L, length=length)
+        return sample
 
 
 class Place(NamedTuple):

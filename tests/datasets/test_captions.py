@@ -1,11 +1,12 @@
 """Captions as training changes them: words deleted, masked for the model to guess, or hidden."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from datasets.captions import AugmentOptions, WordDeletion, hide_tokens, mask_tokens, words_in
+from datasets.captions import AugmentOptions, WordDeletion, augment_tokens, hide_tokens, mask_tokens, words_in
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, clean, shared_tokenizer
 
 CAPTIONS = [
@@ -128,6 +129,102 @@ def test_a_caption_that_tokenises_to_nothing_stays_as_it_is(seed: int):
         ids, labels = mask(NO_TOKENS, 2, seed, options)
         assert ids.tolist() == NO_TOKENS.tolist()
         assert not labels.any()
+
+
+def plain_augmentation(tokens: list[int], dice: random.Random) -> list[int]:
+    """The published rule for a caption without its padding, token by token."""
+    out = []
+    for token in tokens:
+        fate = dice.random()
+        if not 0 < token < MASK_ID or fate < 0.8:
+            out.append(token)
+        elif fate < 0.92:
+            out.append(MASK_ID)
+        elif fate < 0.96:
+            out.append(dice.randint(1, MASK_ID - 1))
+    return out
+
+
+class Recorded:
+    """A generator that keeps the numbers that it gave."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+
+    def random(self, count: int) -> np.ndarray:
+        self.fates = self.rng.random(count)
+        return self.fates
+
+    def integers(self, low: int, high: int, count: int) -> np.ndarray:
+        assert (low, high) == (1, MASK_ID)
+        self.others = self.rng.integers(low, high, count)
+        return self.others
+
+
+class Replay(random.Random):
+    """Gives what another generator has given, position by position."""
+
+    def __init__(self, recorded: Recorded):
+        super().__init__()
+        self.position, self.recorded = -1, recorded
+
+    def random(self) -> float:
+        self.position += 1
+        return self.recorded.fates[self.position]
+
+    def randint(self, low: int, high: int) -> int:
+        return self.recorded.others[self.position]
+
+
+@pytest.mark.parametrize("caption", [*CAPTIONS, *ZERO_INSIDE])
+def test_text_augmentation_equals_a_plain_loop(caption: str):
+    for room in (77, 9, 3):
+        tokens, length = tokenised(caption, room)
+        before = tokens.copy()
+        for seed in range(30):
+            rng = Recorded(seed)
+            ids, left = augment_tokens(tokens, length, MASK_ID, rng)
+            expected = plain_augmentation(tokens[:length].tolist(), Replay(rng))
+            assert ids.tolist() == expected + [0] * (room - len(expected))
+            assert left == len(expected)
+            assert ids.dtype == np.int64
+            assert (ids[0], ids[left - 1]) == (START_ID, END_ID)
+        assert (tokens == before).all(), "the tokens of the data set stay"
+
+
+def test_text_augmentation_has_the_shares_of_a_plain_loop():
+    tokens = np.zeros(77, np.int64)
+    tokens[:72] = [START_ID, *range(1000, 1070), END_ID]
+    trials, dice = 3000, random.Random(0)
+    drawn = {"ours": [], "plain": []}
+    for seed in range(trials):
+        ids, length = augment_tokens(tokens, 72, MASK_ID, np.random.default_rng(seed))
+        drawn["ours"].append(ids[1 : length - 1].tolist())
+        drawn["plain"].append(plain_augmentation(tokens[:72].tolist(), dice)[1:-1])
+    shares = {}
+    for name, captions in drawn.items():
+        words = np.concatenate(captions)
+        own, hidden = (words >= 1000) & (words < 1070), words == MASK_ID
+        counts = np.array([own.sum(), hidden.sum(), len(words) - own.sum() - hidden.sum(), trials * 70 - len(words)])
+        shares[name] = counts / (trials * 70)
+        others = words[~own & ~hidden]
+        assert others.min() < 50 and others.max() > MASK_ID - 50, "replaced by any word"
+        assert np.mean(others) == pytest.approx(MASK_ID / 2, rel=0.02)
+    assert shares["ours"] == pytest.approx([0.8, 0.12, 0.04, 0.04], abs=0.003)
+    assert shares["plain"] == pytest.approx(shares["ours"], abs=0.004)
+
+
+def test_fates_of_tokens_are_independent():
+    tokens = np.array([START_ID, 500, 600, END_ID])
+    fates = Counter()
+    for seed in range(8000):
+        ids, length = augment_tokens(tokens, 4, MASK_ID, np.random.default_rng(seed))
+        words = ids[1 : length - 1].tolist()
+        fates["both" if words == [500, 600] else "none" if not words else len(words)] += 1
+    assert fates["both"] / 8000 == pytest.approx(0.64, abs=0.015)
+    assert fates["none"] / 8000 == pytest.approx(0.0016, abs=0.0015)
+    assert fates["none"] > 0, "a caption may lose all its words"
+    assert fates[1] / 8000 == pytest.approx(2 * 0.04 * 0.96, abs=0.01)
 
 
 @pytest.mark.parametrize("caption", ZERO_INSIDE)

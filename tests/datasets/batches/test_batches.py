@@ -40,7 +40,7 @@ def test_shares_make_up_the_batches(data_root: Path, tmp_path: Path, process, ca
     options = DataOptions(batch_size=8, num_workers=0, sampler=sampler, num_instance=2, seed=3)
 
     def batches() -> list[dict[str, torch.Tensor]]:
-        augment = AugmentOptions(img_aug=True)
+        augment = AugmentOptions(img_aug=True, txt_aug=True)
         pairs = TrainPairs(dataset.train[:17], images, FORM, FIELDS, FIELDS, augment, options.seed)
         loader = TrainLoader(pairs, options, CPU)
         loader.seek(2, 1)

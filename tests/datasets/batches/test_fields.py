@@ -1,5 +1,8 @@
 """What a sample contributes to a batch: producers, trimming, aliases, second views."""
 
+import zlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +82,14 @@ def test_trim_keeps_a_last_token_of_id_0():
     batch = {"caption_ids": np.array([[7, 0, 0]]), "caption_ids_lengths": np.array([2])}
     trim(batch, ())
     assert batch["caption_ids"].tolist() == [[7, 0]]
+
+
+def test_another_visit_draws_anew():
+    sample = Sample(1, 1, 0, 0, 0, TOKENS, 42, MASK_ID, (96, 32))
+    drawn = {visit: replace(sample, visit=visit).rng("images").random() for visit in range(4)}
+    assert len(set(drawn.values())) == 4
+    assert drawn[0] == sample.rng("images").random()
+    assert drawn[0] == np.random.default_rng((1, 1, 0, zlib.crc32(b"images"))).random(), "as before there were visits"
 
 
 def test_unknown_field():

@@ -1,5 +1,7 @@
 """Training batches: randomness depends on (seed, epoch, sample) alone, and any step of any epoch can be gone to."""
 
+import gc
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.batches.fields import TEXT_FIELDS
 from datasets.batches.train_loader import Place, TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
@@ -27,7 +30,7 @@ LENGTHS = ("caption_ids_lengths", "mlm_ids_lengths")
 CPU = torch.device("cpu")
 FORM = InputFormat(shared_tokenizer(), 77, False, (32, 16), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 EIGHT = DataOptions(batch_size=8, num_workers=0, seed=3)
-STRONG = AugmentOptions(img_aug=True, word_deletion=0.2)
+STRONG = AugmentOptions(img_aug=True, txt_aug=True, word_deletion=0.2)
 ZERO_INSIDE = ("a man !(", "!( in red", "!;", "two !/ bags", "!$ !$", "!(!(!(")
 """captions with a token of id 0"""
 
@@ -114,6 +117,47 @@ def test_a_model_that_reads_padding_gets_all_of_it(records):
     assert batch["caption_ids"].shape == batch["mlm_labels"].shape == (4, 77)
     (batch,) = make_loader(records[:2], padded=())
     assert batch["caption_ids"].shape[1] == batch["caption_ids_lengths"].max() < 77
+
+
+def test_augmented_captions_depend_on_seed_epoch_sample_and_visit(records):
+    fields, augment = ("images", "caption_ids", "mlm_ids"), AugmentOptions(txt_aug=True, clean_captions=True)
+    pairs = TrainPairs(records, Images((32, 16)), FORM, fields, fields, augment, seed=3)
+    alone, among = pairs.__getitems__([(2, 7)]), pairs.__getitems__([(2, 1), (2, 7), (2, 3)])
+    for name in alone:
+        if name != "mlm_positions":
+            assert torch.equal(alone[name][0], among[name][1]), name
+    assert all(torch.equal(pairs.__getitems__([(2, 7, 0)])[name], value) for name, value in alone.items())
+    reseeded = TrainPairs(records, Images((32, 16)), FORM, fields, fields, augment, seed=4)
+    many = [(2, index) for index in range(20)]
+    first = pairs.__getitems__(many)
+    later = (pairs.__getitems__([(3, index) for index in range(20)]), reseeded.__getitems__(many))
+    again = pairs.__getitems__([(2, index, 1) for index in range(20)])
+    for other in (*later, again):
+        for name in ("images", "caption_ids", "mlm_ids"):
+            assert not torch.equal(first[name], other[name]), name
+    assert torch.equal(first["pixels"], again["pixels"])
+
+
+def test_all_fields_are_made_of_the_augmented_caption(records):
+    fields = (*ALL, "caption_ids_aug")
+    augment = AugmentOptions(txt_aug=True, clean_captions=True, word_deletion=0.1)
+    pairs = TrainPairs(records, Images((32, 16)), FORM, fields, TEXT_FIELDS, augment, seed=3)
+    batch = pairs.__getitems__([(1, index) for index in range(40)])
+    caption, length = batch["caption_ids"], batch["caption_ids_lengths"]
+    assert (caption == MASK_ID).any()
+    for name in ("caption_ids_aug", "mlm_ids"):
+        assert torch.equal(batch[f"{name}_lengths"], length), name
+    hidden = batch["caption_ids_aug"] == MASK_ID
+    assert torch.equal(batch["caption_ids_aug"][~hidden], caption[~hidden])
+    chosen = batch["mlm_labels"] > 0
+    assert torch.equal(batch["mlm_ids"][~chosen], caption[~chosen])
+    assert torch.equal(batch["mlm_labels"][chosen], caption[chosen]), "what mlm is asked for is what other losses see"
+    assert not (batch["mlm_labels"] == MASK_ID).any(), "a token that is masked already is not asked for"
+    ends = caption.gather(1, length[:, None] - 1)
+    assert (ends == END_ID).all() and ((caption == END_ID).sum(1) == 1).all()
+    assert not (caption * (torch.arange(77) >= length[:, None])).any()
+    untouched, _ = shared_tokenizer()([text for record in records for text in record.captions], 77)
+    assert torch.equal(torch.from_numpy(pairs.ids_NL), untouched), "the stored captions stay as they are"
 
 
 def test_an_epoch_has_every_pair_once(records):
@@ -246,5 +290,9 @@ def test_an_unreadable_image_is_named(records, tmp_path: Path, workers: int):
     Image.new("RGB", (20, 40)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
     bad = (records[0], records[1]._replace(path=tmp_path / "bad.png"))
+    others = set(multiprocessing.active_children())
+    gc.disable()
     with pytest.raises(ImageError, match=r"^\S*bad.png: not an image in a supported format$"):
         list(make_loader(bad, options=DataOptions(batch_size=8, num_workers=workers)))
+    gc.enable()
+    assert not set(multiprocessing.active_children()) - others, "a worker that lives on keeps the program from ending"
