@@ -94,8 +94,10 @@ def augment_tokens(tokens_L: np.ndarray, length: int, mask_id: int, rng: np.rand
     masked_L = word_L & (fate_L >= _KEPT)
     replaced_L = word_L & (fate_L >= _KEPT + _MASKED)
     stays_L = ~(word_L & (fate_L >= _KEPT + _MASKED + _REPLACED))
-    changed_L = np.where(replaced_L, other_L, np.where(masked_L, mask_id, tokens_L))[stays_L]
-    return np.pad(changed_L, (0, len(tokens_L) - len(changed_L))), length - int((~stays_L).sum())
+    changed = np.where(replaced_L, other_L, np.where(masked_L, mask_id, tokens_L))[stays_L]
+    augmented_L = np.zeros_like(tokens_L)
+    augmented_L[: len(changed)] = changed
+    return augmented_L, length - (len(tokens_L) - len(changed))
 
 
 def words_in(tokens_L: np.ndarray, length: int, mask_id: int) -> np.ndarray:
