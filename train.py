@@ -9,12 +9,14 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import logging
 from collections.abc import Sequence
 
+from datasets.label_noise import NoiseOptions
 from datasets.open import open_dataset
 from datasets.options import DataOptions, data_options
 from datasets.records import counts
 from model.backbones import BackboneOptions, load_backbone
 from model.build import LossOptions, build_retriever, model_options
 from model.checkpoints.finetune import FinetuneOptions, finetune
+from model.division import DivisionOptions, published_fit
 from model.presets import momentum_flag
 from processor.evaluator import Evaluator
 from processor.metrics.table import metrics_table
@@ -54,6 +56,9 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     elif run.resume:
         run.refuse_config_file(options.config_file)
         options = options.based_on(run.saved_flags, PUBLISHED_WITHOUT_EFFECT)
+    if options.get(DivisionOptions).division_fit == "published":
+        noise, dataset_name = options.get(NoiseOptions).noisy_rate, options.get(DataOptions).dataset_name
+        options = options.replaced(division_fit=published_fit(noise or 0.0, dataset_name))
     return options.renamed("momentum", momentum_flag(options.get(LossOptions).names))
 
 

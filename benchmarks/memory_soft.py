@@ -74,7 +74,7 @@ def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
 
 def step_time(precision: Precision, batch_size: int, rounds: int) -> float:
     """Seconds of forward and backward of ViT-B/16 with itc."""
-    backbone, given = load_backbone(BackboneOptions("random-ViT-B/16")), {LossOptions: LossOptions("itc")}
+    backbone, given = load_backbone(BackboneOptions("random-ViT-B/16")), {LossOptions: LossOptions(loss_names="itc")}
     model = build_retriever(backbone, lambda kind: given.get(kind) or kind(), 0, 0, 0, precision)
     batch = {
         "images": torch.randn(batch_size, 3, 384, 128, device=precision.device),

@@ -65,5 +65,5 @@ class FeatureEncoder:
         # A model that attends over the batch gets each sample alone: no feature may depend on its neighbours.
         size = 1 if self.model.attends_over_batch else len(inputs[0])
         parts = zip(*(tensor.split(size) for tensor in inputs), strict=True)
-        pooled_BD = torch.cat([encode(*part).pooled for part in parts])
-        return torch.nn.functional.normalize(pooled_BD.float(), dim=1).cpu().numpy()
+        feature_BD = torch.cat([encode(*part).feature for part in parts])
+        return torch.nn.functional.normalize(feature_BD, dim=1).cpu().numpy()

@@ -66,6 +66,16 @@ class BatchViews:
         """Pooled features and routing of a caption field of the whole batch, and tokens of this process's share."""
         return self._once(self._model.encode_text, self._batch[field], self._batch[f"{field}_lengths"])
 
+    def embeddings(self) -> list[tuple[Tensor, Tensor]]:
+        """Images and captions of the whole batch in each embedding of the model: the pooled one, then the second."""
+        return list(zip(self.image().embeddings, self.text().embeddings, strict=True))
+
+    @property
+    def clean(self) -> Tensor | None:
+        """(B,) 1.0 for pairs that take part in the epoch, 0.0 for those that look mismatched; None without labels."""
+        division = self._model.division
+        return None if division is None else division.clean[self["index"]].float()
+
     def share(self, field: str) -> Tensor:
         """A batch field of this process's share."""
         return self._batch[field]
@@ -94,6 +104,10 @@ class BatchViews:
 
     def _once(self, encode: Callable[..., Encoded], values: Tensor, *lengths: Tensor) -> Encoded:
         if id(values) not in self._encoded:
-            tokens, pooled, routing = encode(values, *lengths)
-            self._encoded[id(values)] = Encoded(tokens, self.gather(pooled.float()), all_sum(routing))
+            encoded = encode(values, *lengths)
+            self._encoded[id(values)] = encoded._replace(
+                pooled=self.gather(encoded.pooled.float()),
+                routing=all_sum(encoded.routing),
+                selected=None if encoded.selected is None else self.gather(encoded.selected),
+            )
         return self._encoded[id(values)]

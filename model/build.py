@@ -1,5 +1,6 @@
 """The whole model: towers, shared parts and loss heads, put together from typed options."""
 
+import difflib
 import logging
 from dataclasses import dataclass
 
@@ -9,10 +10,13 @@ from model.adapters import FreezeOptions, add_adapters
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import LEAK, Parsing, ParsingOptions
 from model.adapters.prompts import PromptOptions
+from model.adapters.token_selection import RDEOptions, TokenSelection, TokenSelectionOptions
 from model.backbones.spec import Backbone, BackboneOptions
 from model.cross_former import CrossFormer
+from model.division import Division, DivisionOptions
 from model.losses import HEADS
 from model.losses.base import Sizes
+from model.losses.pairwise import PairwiseLoss
 from model.memory_saving import MemoryOptions, set_up_blocks
 from model.presets import preset_weights
 from model.retriever import FLOAT32, Retriever
@@ -23,36 +27,53 @@ from utils.options import GetOptions, opt
 
 log = logging.getLogger("descry")
 
+RDE_NAMES = {"SDM": "sdm", "InfoNCE": "itc"}
+"""what RDE's command lines call losses that we have under another name"""
 PARTS: dict[str, type[nn.Module]] = {"cross_former": CrossFormer}
 """modules that several heads share; built when a head asks for one by name"""
 
 
+PAIRWISE = ", ".join(name for name, head in HEADS.items() if issubclass(head, PairwiseLoss))
+"""losses that know of a second embedding and of the division"""
+
+
 @dataclass(frozen=True)
-class LossOptions:
+class LossOptions(RDEOptions):
     """Which losses make up the objective."""
 
     loss_names: str = opt("sdm+id+mlm", f"losses to sum, joined by '+', in any order: {', '.join(HEADS)}")
 
     def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in HEADS:
-                choices = ", ".join(HEADS)
-                raise UserError(f"--loss_names {self.loss_names}: no loss is called {name!r}; choose from {choices}")
+        for name in [*self.names, *self.labels]:
+            near = difflib.get_close_matches(name, HEADS, n=1)
+            if name not in HEADS and (near or not self.is_rde or not self.names):
+                hint = f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(HEADS)}"
+                raise UserError(f"--loss_names {self.loss_names}: no loss is called {name!r}{hint}")
             if self.names.count(name) > 1:
                 raise UserError(f"--loss_names {self.loss_names}: {name} is there twice")
 
     @property
+    def _parts(self) -> list[str]:
+        parts = [part.strip() for part in self.loss_names.split("+")]
+        return [RDE_NAMES.get(part, part) for part in parts] if self.is_rde else parts
+
+    @property
     def names(self) -> tuple[str, ...]:
         """``a+b+c`` as names."""
-        return tuple(name.strip() for name in self.loss_names.split("+"))
+        return tuple(part for part in self._parts if part in HEADS or not self.is_rde)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Parts that are no loss but, as RDE's command lines have them, a label of the run."""
+        return tuple(part for part in self._parts if part not in self.names)
 
 
 def model_options() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything in the model, for the parser."""
     return {
         "model": [BackboneOptions, MemoryOptions, *(part.Options for part in PARTS.values())],
-        "adapters": [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions],
-        "losses": [LossOptions, *dict.fromkeys(head.Options for head in HEADS.values())],
+        "adapters": [LoRAOptions, PromptOptions, FreezeOptions, ParsingOptions, TokenSelectionOptions],
+        "losses": [LossOptions, DivisionOptions, *dict.fromkeys(head.Options for head in HEADS.values())],
     }
 
 
@@ -79,10 +100,40 @@ def build_retriever(
         if name in heads and not heads[name].has_given_weight:
             heads[name].weight = weight
             log.info("weight of the loss %s: %g, as PHP was published (because the loss aux is used)", name, weight)
-    model = Retriever(backbone, parts, heads, parsing, precision)
+    selection, division = _robust_embedding(get, names, backbone, pairs)
+    model = Retriever(backbone, parts, heads, parsing, precision, selection, division)
     set_up_blocks(model.blocks(), get(MemoryOptions))
     model.accumulate = get(MemoryOptions).accumulate
     return model
+
+
+def _robust_embedding(
+    get: GetOptions, names: tuple[str, ...], backbone: Backbone, pairs: int
+) -> tuple[TokenSelection | None, Division | None]:
+    """RDE's second embedding and its division of the training pairs, where flags ask for them."""
+    selection, division = get(TokenSelectionOptions), get(DivisionOptions)
+    readers = [name for name in names if issubclass(HEADS[name], PairwiseLoss)]
+    for flag, is_on in (("--select_ratio", selection.is_rde), ("--division consensus", division.is_on)):
+        if is_on and not readers:
+            raise UserError(f"{flag}: has an effect on the losses {PAIRWISE} only, and --loss_names has none of them")
+    if selection.is_rde:
+        log.info(
+            "--select_ratio: RDE's second embedding, of %g of the tokens, batch norm %s; %s of both embeddings",
+            *(selection.select_ratio, selection.tse_norm, " and ".join(readers)),
+        )
+    if labels := get(LossOptions).labels:
+        log.info("in --loss_names, %s is read as a label of the run, as RDE does", " and ".join(labels))
+    for name in ("TAL", "TRL"):
+        if name in names:
+            flags = get(HEADS[name].Options)
+            system = "RDE's" if flags.is_rde else "ECCL's" if name == "TAL" else "the"
+            log.info("%s: %s form, tau %g, margin %g", name, system, flags.temperature, flags.distance)
+    if division.is_on:
+        log.info("division of the training pairs before every epoch, by %s, fit %s", readers[0], division.division_fit)
+    return (
+        TokenSelection(selection, backbone) if selection.is_rde else None,
+        Division(division, pairs) if division.is_on else None,
+    )
 
 
 def _parsing(options: ParsingOptions, names: tuple[str, ...], width: int) -> Parsing | None:

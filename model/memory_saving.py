@@ -58,5 +58,8 @@ def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> E
     if parts == 1 or not torch.is_grad_enabled():
         return encode(*inputs_B)
     chunks = zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)
-    tokens, pooled, routing = zip(*(checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks), strict=True)
-    return Encoded(torch.cat(tokens), torch.cat(pooled), routing[0])
+    encoded = [checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks]
+    tokens, pooled, routing, attention, _ = zip(*encoded, strict=True)
+    return Encoded(
+        torch.cat(tokens), torch.cat(pooled), routing[0], None if attention[0] is None else torch.cat(attention)
+    )

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.parsing import Parsing
+from model.adapters.token_selection import TokenSelection
 from model.backbones.spec import Backbone, Encoded
 from model.batch_views import BatchViews
+from model.division import Division
 from model.losses.base import LossHead, TrainingPass
+from model.losses.pairwise import PairwiseLoss
 from model.memory_saving import in_parts
 from utils import UserError
 from utils.device import Precision
@@ -37,12 +40,14 @@ class Retriever(nn.Module):
         heads: Mapping[str, LossHead] | None = None,
         parsing: Parsing | None = None,
         precision: Precision = FLOAT32,
+        token_selection: TokenSelection | None = None,
+        division: Division | None = None,
     ) -> None:
-        """``backbone`` with its adapters; ``parts`` that several ``heads`` share, both by name; PHP's ``parsing``."""
+        """``backbone`` with its adapters; ``parts`` that several ``heads`` share, by name; what PHP and RDE have."""
         super().__init__()
         self.add_module(backbone.name, backbone)  # its name is the root of its weights' names in checkpoints
         self._backbone_name = backbone.name
-        self.parsing = parsing
+        self.parsing, self.token_selection, self.division = parsing, token_selection, division
         self.parts = nn.ModuleDict(parts or {})
         self.heads = nn.ModuleDict(heads or {})
         self.precision = precision
@@ -59,12 +64,16 @@ class Retriever(nn.Module):
         """Normalised pixels to tokens and pooled features, in the model's precision."""
         with self.precision():
             encoded = in_parts(self.backbone.encode_image, self.accumulate, images_BCHW)
+            if self.token_selection is not None:
+                encoded = self.token_selection.forward_image(encoded)
             return encoded if self.parsing is None else self.parsing(encoded, "image")
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
         """Token ids to tokens and pooled features, in the model's precision; ``lengths_B``: see :class:`Backbone`."""
         with self.precision():
             encoded = in_parts(self.backbone.encode_text, self.accumulate, ids_BL, lengths_B)
+            if self.token_selection is not None:
+                encoded = self.token_selection.forward_text(encoded, lengths_B)
             return encoded if self.parsing is None else self.parsing(encoded, "text")
 
     def input_format(self, text_length: int) -> InputFormat:
@@ -87,10 +96,18 @@ class Retriever(nn.Module):
         )
 
     @property
+    def embeddings(self) -> dict[str, int]:
+        """Names and widths of what :attr:`Encoded.feature` holds side by side; empty if it holds only one embedding."""
+        if self.token_selection is None:
+            return {}
+        return {"BGE": self.backbone.spec.embed_dim, "TSE": self.token_selection.width}
+
+    @property
     def reads_padding(self) -> bool:
         """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
         parsed = self.parsing is not None and self.parsing.stages
-        return bool(parsed) or not self.backbone.spec.text_is_causal
+        selected = self.token_selection is not None and self.token_selection.norm_of_batch
+        return bool(parsed) or selected or not self.backbone.spec.text_is_causal
 
     @property
     def attends_over_batch(self) -> bool:
@@ -104,7 +121,8 @@ class Retriever(nn.Module):
     @property
     def needed_fields(self) -> tuple[str, ...]:
         """The batch fields that the heads read, each once."""
-        return tuple(dict.fromkeys(field for head in self.heads.values() for field in head.needs))
+        fields = [field for head in self.heads.values() for field in head.needs]
+        return tuple(dict.fromkeys(fields if self.division is None else (*fields, "index")))
 
     @property
     def padded_fields(self) -> tuple[str, ...]:
@@ -134,10 +152,22 @@ class Retriever(nn.Module):
         total = torch.stack(weighted).sum()
         return Step(total, {"loss": total.detach(), **report}), views
 
-    def before_epoch(self, training_pass: TrainingPass) -> None:
-        """Let the heads look at the training split."""
+    def before_epoch(self, training_pass: TrainingPass) -> Mapping[str, float]:
+        """Let the heads look at the training split, and divide it; scalars that say what the division found."""
         for head in self.heads.values():
             head.before_epoch(training_pass)
+        return {} if self.division is None else self._divide(training_pass, self.division)
+
+    @torch.no_grad()
+    def _divide(self, training_pass: TrainingPass, division: Division) -> Mapping[str, float]:
+        judge = next(head for head in self.heads.values() if isinstance(head, PairwiseLoss))
+        embeddings = 1 if self.token_selection is None else 2
+        loss_KN = torch.full((embeddings, len(division.clean)), torch.nan, device=self.precision.device)
+        self.eval()
+        for batch in training_pass.batches((*judge.needs, "index"), division.options.division_plain):
+            views = BatchViews(batch, self, training_pass.epoch)
+            loss_KN[:, views["index"]] = torch.stack(judge.of_views(views))
+        return division.divide(loss_KN, training_pass.seed, training_pass.epoch, training_pass.matched_N)
 
     def after_step(self, views: BatchViews) -> None:
         """Let the heads update their memories."""

@@ -3,7 +3,7 @@
 Shape letters: Q queries (captions), G gallery images, D embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
     """What evaluating a split gives."""
 
     rows: dict[str, dict[str, float]]
-    """``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` on request"""
+    """``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` and ``t2i EMBEDDING`` on request"""
     features: Features
 
 
@@ -47,18 +47,20 @@ class Evaluator:
     def __init__(self, model: Retriever, split: EvaluationSplit) -> None:
         self.model, self.split = model, split
 
-    def evaluate(self, i2t: bool = False, allow_unmatched: bool = False) -> Evaluation:
+    def evaluate(self, i2t: bool = False, allow_unmatched: bool = False, each_embedding: bool = False) -> Evaluation:
         """Table rows and features of the split; ranked in the main process.
 
         Args:
             i2t: rank captions for images as well.
             allow_unmatched: leave out queries without any match, and count them.
+            each_embedding: also rank by each embedding alone, of a model that has several.
 
         Raises:
             UserError: a query has no match, or features are not finite.
         """
         features = encode_split(self.model, self.split)
-        return Evaluation(on_main(lambda: _rank(features, i2t, allow_unmatched)), features)
+        embeddings = self.model.embeddings if each_embedding else {}
+        return Evaluation(on_main(lambda: _rank(features, i2t, allow_unmatched, embeddings)), features)
 
     def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
         """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
@@ -85,9 +87,9 @@ def encode_split(model: Retriever, split: EvaluationSplit) -> Features:
     images, texts, positions = [], [], []
     bar = {"leave": False, "disable": hide_bar()}
     for pixels in tqdm(split.image_batches(), f"{split.name} images", split.num_image_batches, **bar):
-        images.append(model.encode_image(pixels).pooled.float())
+        images.append(model.encode_image(pixels).feature)
     for position, ids, lengths in tqdm(split.text_batches(), f"{split.name} captions", split.num_text_batches, **bar):
-        texts.append(model.encode_text(ids, lengths).pooled.float())
+        texts.append(model.encode_text(ids, lengths).feature)
         positions.append(position)
     model.train(was_training)
     text_Q = torch.cat(positions) if positions else torch.empty(0, dtype=torch.int64)
@@ -110,9 +112,17 @@ def _in_order(parts: Sequence[Tensor], positions: Tensor, device: torch.device) 
     return torch.empty_like(feature_ND).index_copy_(0, gather_rows(positions.to(device), rows), feature_ND)
 
 
-def _rank(features: Features, i2t: bool, allow_unmatched: bool) -> dict[str, dict[str, float]]:
+def _rank(
+    features: Features, i2t: bool, allow_unmatched: bool, embeddings: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
     text_QD, image_GD, query_pids, gallery_pids = features
-    rows = {"t2i": retrieval_metrics(text_QD, image_GD, query_pids, gallery_pids, allow_unmatched=allow_unmatched)}
-    if i2t:
-        rows["i2t"] = retrieval_metrics(image_GD, text_QD, gallery_pids, query_pids, allow_unmatched=allow_unmatched)
+    parts = {"": (text_QD, image_GD)}
+    if embeddings:
+        sides = (side.split(tuple(embeddings.values()), dim=1) for side in (text_QD, image_GD))
+        parts |= {f" {name}": pair for name, pair in zip(embeddings, zip(*sides, strict=True), strict=True)}
+    rows = {}
+    for name, (text, image) in parts.items():
+        rows[f"t2i{name}"] = retrieval_metrics(text, image, query_pids, gallery_pids, allow_unmatched=allow_unmatched)
+    for name, (text, image) in parts.items() if i2t else ():
+        rows[f"i2t{name}"] = retrieval_metrics(image, text, gallery_pids, query_pids, allow_unmatched=allow_unmatched)
     return rows

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -139,7 +139,9 @@ class Trainer:
         epoch, first, steps = self.loader.place
         if first == 0:
             with signals.breaking_off():
-                self.model.before_epoch(TrainingPass(epoch, self._encode_training_split))
+                found = self.model.before_epoch(self._training_pass(epoch))
+            if found:
+                self.run_dir.log_division(Entry(*self.loader.place, division=found))
         self.model.train()
         started = time.perf_counter()
         shown = f"epoch {epoch}/{self.schedule.num_epoch}"
@@ -172,6 +174,13 @@ class Trainer:
         # After an overflow in half precision the scaler skips the step: features of that batch are no good either.
         if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:
             self.model.after_step(views)
+
+    def _training_pass(self, epoch: int) -> TrainingPass:
+        def batches(fields: tuple[str, ...], plain: bool) -> Iterator[dict[str, Tensor]]:
+            visited = self.loader.again(fields, epoch, plain)
+            return iter(tqdm(visited, f"epoch {epoch} division", len(visited), leave=False, disable=hide_bar()))
+
+        return TrainingPass(epoch, self._encode_training_split, batches, self.loader.seed, self.loader.real)
 
     def _encode_training_split(self) -> PairFeatures:
         split = self.loader.unaugmented()
@@ -266,9 +275,11 @@ class Trainer:
         self._write_record()
 
     def _statistics(self) -> dict[str, Tensor]:
-        """What the heads count during an epoch for its report: buffers of theirs that are no weights."""
-        weights = self.model.state_dict()
-        buffers = self.model.heads.named_buffers(prefix="heads")
+        """What holds for an epoch: buffers of the heads and of the division that are no weights."""
+        weights, division = self.model.state_dict(), self.model.division
+        buffers = [*self.model.heads.named_buffers(prefix="heads")]
+        if division is not None:
+            buffers += division.named_buffers(prefix="division")
         return {name: value for name, value in buffers if name not in weights}
 
     def _write_record(self, finished: bool = False) -> None:

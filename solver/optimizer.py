@@ -22,6 +22,7 @@ class SolverOptions:
     bias_lr_factor: float = opt(2.0, "learning rate factor of biases")
     alpha: float = opt(0.9, "first beta of Adam and AdamW")
     beta: float = opt(0.999, "second beta of Adam and AdamW")
+    tse_lr: float = opt(1e-3, "learning rate of RDE's second embedding", above=0)
     lora_lr: float = opt(2.5e-4, "learning rate of LoRA", above=0)
     sgd_momentum: float = opt(0.9, "momentum of SGD")
     momentum: float | None = opt(
@@ -46,6 +47,7 @@ def lr_and_decay(name: str, role: str, options: SolverOptions) -> tuple[float, f
         "plain": options.lr * bias_factor,
         "cross": options.lr * (options.bias_lr_factor if bias else options.lr_factor),
         "head": options.lr * options.lr_factor,
+        "tse": options.tse_lr,
         "lora": options.lora_lr,
         "prompt": options.lr,
     }

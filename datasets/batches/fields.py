@@ -88,10 +88,11 @@ IMAGE_FIELDS = ("images", "images_aug")
 TEXT_FIELDS = ("caption_ids", "caption_ids_aug", "mlm_ids")
 
 
-def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
+def producers_for(fields: tuple[str, ...], plain: bool = False) -> tuple[Producer, ...]:
     """The producers behind these fields, each once.
 
-    With a second, augmented view of the image beside it, ``images`` is the image as it is, whatever ``--img_aug`` says.
+    If ``plain``, or with a second, augmented view of the image beside it, ``images`` is the image as it is, whatever
+    ``--img_aug`` says.
 
     Raises:
         ValueError: names an unknown field and the choices.
@@ -99,8 +100,8 @@ def producers_for(fields: tuple[str, ...]) -> tuple[Producer, ...]:
     for field in fields:
         if field not in PRODUCERS:
             raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
-    plain = {"images": lambda sample, options: _view("images", sample, "plain")}
-    makers = PRODUCERS | plain if "images_aug" in fields else PRODUCERS
+    as_it_is = {"images": lambda sample, options: _view("images", sample, "plain")}
+    makers = PRODUCERS | as_it_is if plain or "images_aug" in fields else PRODUCERS
     return tuple(dict.fromkeys(makers[field] for field in fields))
 
 

@@ -1,10 +1,12 @@
 """In which order training samples come.
 
 The order is a function of (seed, epoch) alone. A batch is a list of (epoch, index): with the epoch beside the index, a
-worker can make each sample's random choices a function of them, whatever it did before.
+worker can make each sample's random choices a function of them, whatever it did before. A pass over the samples beside
+training adds the number of its visit.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,17 +16,17 @@ from utils import UserError
 from utils.distributed import share_bounds
 
 
-class _BatchSampler(Sampler[list[tuple[int, int]]]):
+class _BatchSampler(Sampler[list[tuple[int, ...]]]):
     """Batches of one epoch after another; the two samplers below say which."""
 
-    def __init__(self, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, batch_size: int, seed: int, rank: int, world_size: int, visit: int = 0) -> None:
         if batch_size < 1:
             raise UserError(f"--batch_size {batch_size}: at least 1")
         if batch_size % world_size:
             raise UserError(f"--batch_size {batch_size} is not a multiple of the {world_size} processes that share it")
         self.batch_size, self.seed = batch_size, seed
         self._rank, self._world_size = rank, world_size
-        self._epoch, self._skip = 1, 0
+        self._epoch, self._skip, self._visit = 1, 0, visit
         self._order = functools.lru_cache(1)(self.order)
 
     def order(self, epoch: int) -> list[np.ndarray]:
@@ -46,14 +48,15 @@ class _BatchSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return max(0, self.num_batches(self._epoch) - self._skip)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self._epoch
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        epoch, visit = self._epoch, (self._visit,) * bool(self._visit)
         for batch, bounds in zip(self._order(epoch)[self._skip :], self.bounds(), strict=True):
             share = batch[bounds[self._rank] : bounds[self._rank + 1]]
-            yield [(epoch, index) for index in share.tolist()]
+            yield [(epoch, index, *visit) for index in share.tolist()]
 
     def _rng(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+        key = (epoch, self._visit) if self._visit else (epoch,)
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
 class RandomSampler(_BatchSampler):
@@ -64,15 +67,32 @@ class RandomSampler(_BatchSampler):
     take an empty part.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(batch_size, seed, rank, world_size)
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        visit: int = 0,
+        alike: bool = False,
+    ) -> None:
+        """``visit``: 0 in training, another number for another pass over the samples, which has an order of its own.
+
+        ``alike``: the same batches in every epoch, all of them full: the last one takes samples of the first as well.
+        """
+        super().__init__(batch_size, seed, rank, world_size, visit)
+        self._alike = alike
         if not num_samples:
             raise UserError(f"--batch_size {batch_size}: 0 training samples do not make a batch")
         self._num_samples = num_samples
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """See the base class."""
-        samples = self._rng(epoch).permutation(self._num_samples)
+        samples = self._rng(0 if self._alike else epoch).permutation(self._num_samples)
+        if self._alike:
+            samples = np.resize(samples, math.ceil(len(samples) / self.batch_size) * self.batch_size)
         return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
 
 

@@ -3,9 +3,10 @@
 Shape letters: B batch, L text length, N pairs of the training split.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,18 +57,29 @@ class TrainPairs(TorchDataset):
             augment: what random views are like.
             seed: of every random choice.
         """
-        self.records, self.images, self.form, self.augment, self.seed = tuple(records), images, form, augment, seed
+        self.records, self.images, self.form, self.seed = tuple(records), images, form, seed
         self.padded = TEXT_FIELDS if form.reads_padding else padded
-        self.aliases = aliases(fields, augment)
-        fields = fields_to_make(fields, augment)
-        self.producers = producers_for(fields)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
         self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
         self.deletion = None
         if augment.word_deletion:
             self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
-        self.with_images = any(field in IMAGE_FIELDS for field in fields)
+        self._choose(fields, augment)
+
+    def _choose(self, fields: tuple[str, ...], augment: AugmentOptions, plain: bool = False) -> None:
+        self.augment, self.aliases = augment, aliases(fields, augment)
+        made = fields_to_make(fields, augment)
+        self.producers = producers_for(made, plain)
+        self.with_images = any(field in IMAGE_FIELDS for field in made)
+
+    def with_fields(self, fields: tuple[str, ...], plain: bool) -> "TrainPairs":
+        """The same pairs with other batch fields; ``plain``: without any augmentation."""
+        other = copy.copy(self)
+        other._choose(fields, AugmentOptions() if plain else self.augment, plain)
+        if plain:
+            other.deletion = None
+        return other
 
     def __len__(self) -> int:
         return len(self.record_N)
@@ -147,6 +159,48 @@ class Place(NamedTuple):
     """steps that it has"""
 
 
+class _Batches:
+    """One epoch after another of a sampler's batches, ready on the device."""
+
+    def __init__(
+        self,
+        pairs: TrainPairs,
+        sampler: RandomSampler | IdentitySampler,
+        workers: int,
+        device: torch.device,
+        keep_workers: bool = False,
+    ) -> None:
+        """From so many worker processes, which live for one epoch unless ``keep_workers``."""
+        self._pairs, self.sampler, self._device = pairs, sampler, device
+        self._loader = BatchLoader(pairs, sampler, workers, device, persistent_workers=keep_workers and workers > 0)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch, bounds in zip(self._read(), self.sampler.bounds(), strict=True):
+            # on the CPU: the program reads it, and would have to wait for a GPU
+            yield self._on_device(batch) | {"share_bounds": torch.tensor(bounds)}
+
+    def _read(self) -> Iterator[dict[str, Tensor]]:
+        if not (self._pairs.with_images and self._pairs.images.cached):
+            yield from self._loader
+            return
+        pin_memory = self._loader.pin_memory
+        for batch, pixels in prefetched(self._loader, lambda each: self._pairs.read_pixels(each[_TO_READ], pin_memory)):
+            del batch[_TO_READ]
+            yield batch | {"pixels": pixels}
+
+    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
+        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+        pixels, form = moved.pop("pixels", None), self._pairs.form
+        for field in IMAGE_FIELDS:
+            if field in moved:
+                moved[field] = apply(pixels, moved[field], form.pixel_mean, form.pixel_std)
+        return moved | {name: moved[source] for name, source in self._pairs.aliases.items()}
+
+
 class TrainLoader:
     """Training batches on the device, epoch by epoch, from worker processes that live as long as the run.
 
@@ -171,11 +225,11 @@ class TrainLoader:
         """(N,) bool, with label noise: whether a training pair has its own caption; to judge a division by"""
         if caption_index is not None:
             self.real = torch.from_numpy(caption_index == np.arange(len(pairs)))
+        self.seed = options.seed
+        """of every random choice"""
         self._sampler = _sampler(pairs, options)
         self._epoch, self._step = 1, 0
-        self._loader: BatchLoader | None = BatchLoader(
-            pairs, self._sampler, options.workers, device, persistent_workers=options.workers > 0
-        )
+        self._batches: _Batches | None = _Batches(pairs, self._sampler, options.workers, device, keep_workers=True)
 
     @property
     def place(self) -> Place:
@@ -198,42 +252,38 @@ class TrainLoader:
             ImageError: an image cannot be decoded; names the file.
         """
         self._sampler.set_epoch(self._epoch, self._step)
-        for batch, bounds in zip(self._batches(), self._sampler.bounds(), strict=True):
-            ready = self._on_device(batch)
+        for batch in self._batches:
             self._step += 1
-            # on the CPU: the program reads it, and would have to wait for a GPU
-            yield ready | {"share_bounds": torch.tensor(bounds)}
+            yield batch
+
+    def again(self, fields: tuple[str, ...], epoch: int, plain: bool) -> _Batches:
+        """Every pair once in random batches, whatever ``--sampler`` says: for a look at them before an epoch.
+
+        Args:
+            fields: batch fields.
+            epoch: random choices differ from epoch to epoch, and from those of training in the same epoch.
+            plain: without augmentation, and in the same full batches in every epoch.
+        """
+        sampler = _random_sampler(len(self._pairs), self._options, visit=1, alike=plain)
+        sampler.set_epoch(epoch)
+        return _Batches(self._pairs.with_fields(fields, plain), sampler, self._options.workers, self._device)
 
     def close(self) -> None:
         """Give up the worker processes, which ignore signals and would otherwise keep an exiting program waiting."""
-        self._loader = None
+        self._batches = None
 
     def unaugmented(self) -> EvaluationSplit:
         """The training split as evaluation sees one: every image and caption once, as they are."""
         pairs = self._pairs
         return EvaluationSplit("train", pairs.records, pairs.images, pairs.form, self._options, self._device)
 
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
-        if not (self._pairs.with_images and self._pairs.images.cached):
-            yield from self._loader
-            return
-        pin_memory = self._loader.pin_memory
-        for batch, pixels in prefetched(self._loader, lambda each: self._pairs.read_pixels(each[_TO_READ], pin_memory)):
-            del batch[_TO_READ]
-            yield batch | {"pixels": pixels}
-
-    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
-        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
-        pixels, form = moved.pop("pixels", None), self._pairs.form
-        for field in IMAGE_FIELDS:
-            if field in moved:
-                moved[field] = apply(pixels, moved[field], form.pixel_mean, form.pixel_std)
-        return moved | {name: moved[source] for name, source in self._pairs.aliases.items()}
-
 
 def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler:
-    processes = {"rank": rank(), "world_size": world_size()}
     if options.sampler == "identity":
-        return IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed, **processes)
-    return RandomSampler(len(pairs), options.batch_size, options.seed, **processes)
+        share = {"rank": rank(), "world_size": world_size()}
+        return IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed, **share)
+    return _random_sampler(len(pairs), options)
+
+
+def _random_sampler(total: int, options: DataOptions, **more: Any) -> RandomSampler:
+    return RandomSampler(total, options.batch_size, options.seed, rank=rank(), world_size=world_size(), **more)

@@ -29,6 +29,7 @@ class CLIP(Backbone):
     """Both towers with CLIP's random initialisation, to be filled with trained weights."""
 
     name = "clip"
+    gives_attention = True
 
     def __init__(self, sizes: ClipSizes) -> None:
         super().__init__()
@@ -76,11 +77,13 @@ class CLIP(Backbone):
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
-        return self.visual(images_BCHW, () if self.prompts is None else self.prompts.image())
+        prompts = () if self.prompts is None else self.prompts.image()
+        return self.visual(images_BCHW, prompts, self.with_attention)
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
         """Token ids to tokens and pooled features, with the prompts if there are any."""
-        return self.text(ids_BL, lengths_B, () if self.prompts is None else self.prompts.text())
+        prompts = () if self.prompts is None else self.prompts.text()
+        return self.text(ids_BL, lengths_B, prompts, self.with_attention)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Those of the image tower, then those of the text tower."""

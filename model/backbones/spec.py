@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils import UserError
@@ -36,15 +38,37 @@ class BackboneOptions:
 
 
 class Encoded(NamedTuple):
-    """What a tower returns."""
+    """What a tower returns, and what adapters make of it."""
 
     tokens: Tensor
     """(B, L, D) every token in the joint space"""
     pooled: Tensor
-    """(B, D) the feature used for retrieval, not normalised"""
+    """(B, D) the embedding of the whole image or caption, not normalised"""
     routing: Tensor
     """(N, 2, E) of the N blocks with E experts: summed over tokens, the probability of each expert and how often it was
     chosen; 0 without experts"""
+    attention: Tensor | None = None
+    """(B, L) how much the pooled token attends to each token in the last block, mean over its heads, without gradient;
+    only where :attr:`Backbone.with_attention` asks for it"""
+    selected: Tensor | None = None
+    """(B, E) a second embedding, made of the tokens that matter most, not normalised; only with token selection"""
+
+    @property
+    def embeddings(self) -> tuple[Tensor, ...]:
+        """The pooled embedding and, if there is one, the second."""
+        return (self.pooled,) if self.selected is None else (self.pooled, self.selected)
+
+    @property
+    def feature(self) -> Tensor:
+        """(B, D) or (B, D + E) the feature to rank by, in float32; its cosine is the mean of the embeddings'."""
+        if self.selected is None:
+            return full_precision(self.pooled)
+        return torch.cat([F.normalize(full_precision(each_BD), dim=-1) for each_BD in self.embeddings], dim=-1)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The same in float32, unless it is more precise already."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,10 @@ class Backbone(nn.Module):
     tokenizer: Tokenizer
     weights_file: Path | None = None
     """the file that its weights were read from"""
+    gives_attention: ClassVar[bool] = False
+    """whether the towers can say what their pooled token attends to"""
+    with_attention = False
+    """whether they do: :attr:`Encoded.attention`"""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.backbones.spec import Encoded
+from model.backbones.spec import Encoded, full_precision
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,18 @@ class Attention(nn.Module):
         q = F.linear(query_BLW, weight[:width], bias[:width])
         k, v = F.linear(other_BMW, weight[width:], bias[width:]).chunk(2, dim=-1)
         return self.out_proj(self._mix(q, k, v, causal=False))
+
+    @torch.no_grad()
+    def weights(self, x_BLW: Tensor, row_B: Tensor, causal: bool = False) -> Tensor:
+        """What one token of each sequence, at position ``row_B``, attends to: (B, L) float32, mean over the heads."""
+        q_BLW, k_BLW, _ = self.in_proj(x_BLW).chunk(3, dim=-1)
+        q_BHC = q_BLW[torch.arange(len(row_B), device=row_B.device), row_B].unflatten(-1, (self.heads, -1))
+        k_BLHC = k_BLW.unflatten(-1, (self.heads, -1))
+        score_BHL = full_precision(torch.einsum("bhc,blhc->bhl", q_BHC, k_BLHC)) * q_BHC.shape[-1] ** -0.5
+        if causal:
+            behind_BL = torch.arange(x_BLW.shape[1], device=row_B.device) > row_B[:, None]
+            score_BHL = score_BHL.masked_fill(behind_BL[:, None], -torch.inf)
+        return score_BHL.softmax(dim=-1).mean(dim=1)
 
     def _mix(self, q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, causal: bool) -> Tensor:
         # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
@@ -168,18 +180,23 @@ class Transformer(nn.Module):
         self.causal = causal
         self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
-    def forward(self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0) -> Tensor:
-        """(B, L, W) to (B, L, W).
+    def forward(
+        self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0, row_B: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, L, W) to (B, L, W), and to (B, L) what the tokens at position ``row_B`` attend to in the last block.
 
         Prompts, (P, W) for each of the first blocks, stand from position ``start`` on: those of the first block are in
         the input already, those of the others replace them.
         """
+        attention_BL = None
         for layer, block in enumerate(self.resblocks):
             if 0 < layer < len(prompts):
                 after = start + len(prompts[layer])
                 x_BLW = inserted(x_BLW[:, :start], prompts[layer], x_BLW[:, after:])
+            if row_B is not None and layer == len(self.resblocks) - 1:
+                attention_BL = block.attn.weights(block.ln_1(x_BLW.detach()), row_B, self.causal)
             x_BLW = block(x_BLW, self.causal)
-        return x_BLW
+        return x_BLW, attention_BL
 
     def init(self) -> None:
         """CLIP's initialisation: residual outputs shrink with the depth of the network."""
@@ -218,10 +235,11 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
 
-    def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+    def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False) -> Encoded:
         """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0.
 
         Prompts, (P, W) for each of the first blocks, stand after the patches and are not among the tokens returned.
+        ``with_attention`` adds what token 0 attends to.
         """
         x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
         cls_B1W = self.class_embedding.to(x_BLW.dtype).expand(x_BLW.shape[0], 1, -1)
@@ -229,9 +247,11 @@ class ImageTower(nn.Module):
         length = x_BLW.shape[1]
         if prompts:
             x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
-        x_BLW = self.transformer(self.ln_pre(x_BLW), prompts, start=length)[:, :length]
-        tokens_BLD = self.ln_post(x_BLW) @ self.proj
-        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
+        row_B = torch.zeros(len(x_BLW), dtype=torch.long, device=x_BLW.device) if with_attention else None
+        x_BLW, attention_BL = self.transformer(self.ln_pre(x_BLW), prompts, start=length, row_B=row_B)
+        tokens_BLD = self.ln_post(x_BLW[:, :length]) @ self.proj
+        attention_BL = None if attention_BL is None else attention_BL[:, :length]
+        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()), attention_BL)
 
 
 class TextTower(nn.Module):
@@ -248,23 +268,31 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
-    def forward(self, ids_BL: Tensor, lengths_B: Tensor, prompts: Sequence[Tensor] = ()) -> Encoded:
+    def forward(
+        self, ids_BL: Tensor, lengths_B: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False
+    ) -> Encoded:
         """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token is pooled.
 
         Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
         token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
 
-        ``lengths_B``: tokens of each caption, start and end included.
+        ``lengths_B``: tokens of each caption, start and end included. ``with_attention`` adds what the end token
+        attends to.
         """
         if prompts:
             ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
+        end_B = lengths_B.clamp(max=ids_BL.shape[1]) - 1
         x_BLW = self.token_embedding(ids_BL)
+        room = len(prompts[0]) if prompts else 0
         if prompts:
             x_BLW = inserted(x_BLW[:, :1], prompts[0], x_BLW[:, 1:])
-        x_BLW = self.transformer(x_BLW + self.positional_embedding[: x_BLW.shape[1]], prompts, start=1)
+        x_BLW = x_BLW + self.positional_embedding[: x_BLW.shape[1]]
+        row_B = end_B + room if with_attention else None
+        x_BLW, attention_BL = self.transformer(x_BLW, prompts, start=1, row_B=row_B)
         if prompts:
-            x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + len(prompts[0]) :]], dim=1)
+            x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + room :]], dim=1)
+            if attention_BL is not None:
+                attention_BL = torch.cat([attention_BL[:, :1], attention_BL[:, 1 + room :]], dim=1)
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
-        end_B = lengths_B.clamp(max=ids_BL.shape[1]) - 1
         pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
-        return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()))
+        return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()), attention_BL)

@@ -40,7 +40,7 @@ def finetune(model: Retriever, path: Path) -> None:
 
 @torch.no_grad()
 def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tuple[list[str], list[str]]:
-    """Copy every parameter that the checkpoint and the model both have, in the same shape.
+    """Copy every parameter that the checkpoint and the model both have, in the same shape, and batch statistics.
 
     The towers must be complete, or a UserError names ``source`` and the remedy. Other parts may be missing or differ (a
     classifier over another data set's identities). Memory banks stay: they belong to the training pairs.
@@ -49,6 +49,8 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
         names of the modules that were used, and of those in the checkpoint that were not.
     """
     parameters = dict(model.named_parameters())
+    if model.token_selection is not None:  # its weights mean nothing without the statistics they were trained with
+        parameters |= dict(model.token_selection.named_buffers(prefix="token_selection"))
     if rank_in(state) and not rank_in(parameters):
         raise UserError(
             f"--finetune {source}: its LoRA of rank {rank_in(state)} is not merged; write a merged checkpoint with "

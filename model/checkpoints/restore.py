@@ -9,6 +9,7 @@ from torch import Tensor
 from model.adapters import restore_adapters
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import Parsing, ParsingOptions, fit_options
+from model.adapters.token_selection import TokenSelection, TokenSelectionOptions, width_in
 from model.backbones import BACKBONES
 from model.backbones.clip import CLIP
 from model.backbones.spec import BackboneOptions
@@ -44,7 +45,10 @@ def restore(checkpoint: Path, get: GetOptions, precision: Precision = FLOAT32) -
     if parsing.php_attention is None and has_published_parsing(saved):
         parsing = replace(parsing, php_attention="batch")
     source = str(checkpoint)
-    model, unused = restore_encoder(state, get(BackboneOptions), source, get(LoRAOptions), parsing, precision)
+    selection = get(TokenSelectionOptions)
+    model, unused = restore_encoder(
+        state, get(BackboneOptions), source, get(LoRAOptions), parsing, precision, selection
+    )
     return RestoredRun(checkpoint, model.eval(), state, tuple(unused), tuple(unknown), parsing)
 
 
@@ -55,12 +59,13 @@ def restore_encoder(
     lora: LoRAOptions = LoRAOptions(),  # noqa: B008 (frozen)
     parsing_options: ParsingOptions = ParsingOptions(),  # noqa: B008 (frozen)
     precision: Precision = FLOAT32,
+    selection_options: TokenSelectionOptions = TokenSelectionOptions(),  # noqa: B008 (frozen)
 ) -> tuple[Retriever, list[str]]:
     """The part of a checkpoint that encodes, and the keys that testing does not use; needs no CLIP archive.
 
     Args:
-        state: weights under our names. Sizes of towers and parsing, and LoRA's rank, are read off them, the rest is
-            taken from the run's options.
+        state: weights under our names. Sizes of towers, parsing and second embedding, and LoRA's rank, are read off
+            them, the rest is taken from the run's options.
         source: what to call the checkpoint in an error.
 
     Raises:
@@ -75,7 +80,13 @@ def restore_encoder(
         parsing = Parsing(fit_options(parsing_options, stages, source), backbone.spec.embed_dim)
         used = tuple(f"{stage}." for stage in parsing.stages)
         encoder |= {f"parsing.{key}": value for key, value in stages.items() if key.startswith(used)}
-    model = Retriever(backbone, parsing=parsing, precision=precision)
+    selection, second = None, _below(state, "token_selection")
+    if second or selection_options.is_rde:
+        # in evaluation the norm has its running statistics, however they came about
+        options = replace(selection_options, tse_norm="frozen")
+        selection = TokenSelection(options, backbone, width_in(second))
+        encoder |= {f"token_selection.{key}": value for key, value in second.items()}
+    model = Retriever(backbone, parsing=parsing, precision=precision, token_selection=selection)
     load_strict(model, encoder, source)
     return model, [key for key in state if key not in encoder and not key.startswith(f"{family}.")]
 

@@ -14,6 +14,7 @@ from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
 from model.losses.sdm import SDM
 from model.losses.tal import TAL
+from model.losses.trl import TRL
 
 HEADS: dict[str, type[LossHead]] = {
     "itc": ITC,
@@ -27,6 +28,7 @@ HEADS: dict[str, type[LossHead]] = {
     "itm": ITM,
     "aux": Aux,
     "TAL": TAL,
+    "TRL": TRL,
     "memory": Memory,
     "instance_memory": InstanceMemory,
 }

@@ -3,7 +3,7 @@
 Shape letters: B batch (rows: images, columns: texts), D embedding, N pairs of the training split.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -41,9 +41,25 @@ class PairFeatures(NamedTuple):
 class TrainingPass:
     """The training split as a head may look at it before an epoch: encoded once, and only if some head asks."""
 
-    def __init__(self, epoch: int, encode: Callable[[], PairFeatures]) -> None:
-        """``epoch``: the one that comes next, from 1 on; ``encode``: a pass over the training split."""
-        self.epoch, self._encode = epoch, encode
+    def __init__(
+        self,
+        epoch: int,
+        encode: Callable[[], PairFeatures],
+        batches: Callable[[tuple[str, ...], bool], Iterable[Mapping[str, Tensor]]] = lambda fields, plain: (),
+        seed: int = 0,
+        matched_N: Tensor | None = None,
+    ) -> None:
+        """
+        Args:
+            epoch: the one that comes next, from 1 on.
+            encode: a pass over the training split.
+            batches: every training pair once, in random batches with these fields, augmented by draws of their own;
+                or with True as they are, in the same full batches every time (the last one filled up with others).
+            seed: of the run.
+            matched_N: (N,) bool, which pairs belong together, where captions were exchanged on purpose.
+        """
+        self.epoch, self._encode, self.batches = epoch, encode, batches
+        self.seed, self.matched_N = seed, matched_N
 
     @cached_property
     def features(self) -> PairFeatures:
@@ -147,9 +163,14 @@ def projection_matching(
     """
     if present_B is not None:
         logits_BB = logits_BB.masked_fill(~present_B, ABSENT)
-    log_p_BB = F.log_softmax(logits_BB, dim=1)
-    row_B = (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1)
+    row_B = divergence_of_rows(logits_BB, target_BB, eps)
     return row_B.mean() if present_B is None else (row_B * present_B).sum() / present_B.sum()
+
+
+def divergence_of_rows(logits_BB: Tensor, target_BB: Tensor, eps: float = 1e-8) -> Tensor:
+    """(B,) the divergence of every row from its target; see :func:`projection_matching`."""
+    log_p_BB = F.log_softmax(logits_BB, dim=1)
+    return (log_p_BB.exp() * (log_p_BB - torch.log(target_BB + eps))).sum(dim=1)
 
 
 def mean_classification(views: BatchViews, logits_PC: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:

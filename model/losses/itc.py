@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch_views import BatchViews
-from model.losses.base import LossHead, LossTerm, SimilarityOptions, cosines
+from model.losses.base import SimilarityOptions
+from model.losses.pairwise import PairwiseLoss
 from utils.options import opt
 
 
@@ -18,20 +18,19 @@ class ITCOptions(SimilarityOptions):
     itc_loss_weight: float | None = opt(None, "weight of the itc loss [1; 5 with the loss aux]")
 
 
-def itc_loss(image_BD: Tensor, text_BD: Tensor, scale: float) -> Tensor:
-    """InfoNCE in both directions (Radford et al., ICML 2021): each pair is its own class; mean of the two, in nats."""
-    logits_BB = scale * cosines(image_BD, text_BD)
-    target_B = torch.arange(len(logits_BB), device=logits_BB.device)
-    return (F.cross_entropy(logits_BB, target_B) + F.cross_entropy(logits_BB.T, target_B)) / 2
+def itc_rows(cosine_BB: Tensor, scale: float) -> Tensor:
+    """(B,) half the cross-entropy of each row, whose match is on the diagonal, in nats; ``scale``: 1 / temperature."""
+    target_B = torch.arange(len(cosine_BB), device=cosine_BB.device)
+    return F.cross_entropy(scale * cosine_BB, target_B, reduction="none") / 2
 
 
-class ITC(LossHead):
-    """Contrastive loss of the pooled features."""
+class ITC(PairwiseLoss):
+    """InfoNCE in both directions (Radford et al., ICML 2021): each pair is its own class; mean of the two."""
 
     Options = ITCOptions
+    needs = ("images", "caption_ids")
     weight_flag = "itc_loss_weight"
 
-    def forward(self, views: BatchViews) -> LossTerm:
-        """One scalar in nats."""
-        loss = itc_loss(views.image().pooled, views.text().pooled, 1 / self.options.temperature)
-        return LossTerm(loss, {})
+    def rows(self, cosine_BB: Tensor, pids_B: Tensor | None) -> Tensor:
+        """See the base class; identities are not read."""
+        return itc_rows(cosine_BB, 1 / self.options.temperature)

@@ -12,7 +12,7 @@ NAME = "history.jsonl"
 
 
 class Entry(NamedTuple):
-    """One line; an evaluation has ``val`` and nothing else of the last three."""
+    """One line; an evaluation has ``val`` and nothing else of the last four, the division of an epoch ``division``."""
 
     epoch: int
     """1 in the first epoch"""
@@ -26,6 +26,9 @@ class Entry(NamedTuple):
     """learning rates now, by the rate at full height that the optimiser group started from"""
     val: Mapping[str, float] = {}
     """R1, R5, R10, mAP, mINP of the validation split, in percent"""
+    division: Mapping[str, float] = {}
+    """before the first step of an epoch: how many training pairs were called clean, uncertain and noisy and how many
+    are used, and where captions were exchanged on purpose, how well that was found, in percent"""
 
     @property
     def position(self) -> float:
@@ -77,6 +80,7 @@ def cut_history(run_dir: Path, epoch: int, step: int) -> None:
     """
 
     def keeps(entry: Entry) -> bool:  # a state after the last step of an epoch does not know that it was evaluated
-        return entry.epoch < epoch or (entry.epoch == epoch and entry.step <= step and not entry.val)
+        done = entry.epoch == epoch and entry.step <= step and not entry.val
+        return entry.epoch < epoch or (done and not (entry.division and not step))  # which is divided once more
 
     write_text(run_dir / NAME, "".join(entry.line() for entry in read_history(run_dir) if keeps(entry)))

@@ -57,6 +57,10 @@ class RunDir:
         """Record the losses and learning rates of a logged step."""
         self._add(entry, {"train": entry.train, "lr": entry.lr})
 
+    def log_division(self, entry: Entry) -> None:
+        """Record what a division of the training pairs before an epoch found."""
+        self._add(entry, {"division": entry.division})
+
     def log_validation(self, entry: Entry, picture: Callable[[], Any]) -> None:
         """Record an evaluation and redraw the curves; ``picture`` gives retrievals as RGB (height, width, 3)."""
         if not self._writer:

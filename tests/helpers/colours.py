@@ -22,7 +22,7 @@ COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}
 
 
 class Pooled(NamedTuple):
-    pooled: Tensor
+    feature: Tensor
 
 
 class ColourModel:

@@ -30,7 +30,9 @@ from solver.optimizer import SolverOptions, build_optimizer
 from utils.options import Options
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
-SYSTEMS = ("irra", "dgcmia", "php", "eccl", "iclf")
+SYSTEMS = ("irra", "dgcmia", "php", "eccl", "iclf", "rde")
+NORMS = {"": "batch", "_eval": "frozen"}
+"""suffix of what an RDE case recorded to ``--tse_norm``"""
 BANKS = {
     "img_memory": "heads.memory_soft.image_bank",
     "txt_memory": "heads.memory_soft.text_bank",
@@ -69,6 +71,12 @@ class Case:
     """One recorded run of a published program."""
 
     folder: Path
+    mode: str = ""
+    """suffix of the recorded names of training, where there are several modes of it"""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name + self.mode
 
     @cached_property
     def json(self) -> dict:
@@ -80,6 +88,8 @@ class Case:
 
     @cached_property
     def options(self) -> Options:
+        if self.json["system"] == "rde":
+            return self._flags("--tse_norm", NORMS[self.mode])
         if not has_published_parsing(self.part("model")):
             return self._flags()
         for attention in ("tokens", "batch"):  # which of them the program had is recorded in its features only
@@ -92,7 +102,7 @@ class Case:
     def _flags(self, *more: str) -> Options:
         argv = [*self.json["argv"], "--img_size", *map(str, self.json["img_size"]), *more]
         options = train.read_flags(argv)
-        if more and "aux" not in options.get(LossOptions).names:
+        if "--php_attention" in more and "aux" not in options.get(LossOptions).names:
             options = train.read_flags([*ALWAYS_PARSES, *argv])
         return options
 
@@ -104,8 +114,12 @@ class Case:
     @property
     def moments(self) -> list[Moment]:
         """The recorded training steps. Gradients and the trajectory belong to the last one."""
-        assert set(self.json["losses"]) <= {moment.name for moment in MOMENTS}
-        return [moment for moment in MOMENTS if moment.name in self.json["losses"]]
+        assert set(self.json["losses"]) <= {moment.name + mode for moment in MOMENTS for mode in NORMS}
+        return [moment for moment in MOMENTS if moment.name + self.mode in self.json["losses"]]
+
+    def training(self, what: str) -> dict:
+        """A recorded table of training in this mode: grad_norms, trajectory."""
+        return self.json[what + self.mode]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors below a prefix, without it, in float32 or int64."""
@@ -125,8 +139,10 @@ class Case:
         return batch
 
     def features(self, kind: str, variant: str = "") -> Tensor:
-        """Recorded features of unit length; ``kind``: image or text."""
-        return F.normalize(self.tensors[f"out/{kind}_features{variant}"], dim=-1)
+        """Recorded features of unit length; ``kind``: image or text. RDE's are both embeddings side by side."""
+        feature = F.normalize(self.tensors[f"out/{kind}_features{variant}"], dim=-1)
+        second = self.tensors.get(f"out/{kind}_features{variant}_tse")
+        return feature if second is None else F.normalize(torch.cat([feature, F.normalize(second, dim=-1)], -1), dim=-1)
 
     def banks(self, prefix: str) -> dict[str, Tensor]:
         """Recorded memories below a prefix, by our names."""
@@ -143,7 +159,12 @@ class Case:
         towers = {key.removeprefix("clip."): value for key, value in state.items() if key.startswith("clip.")}
         clip = CLIP.from_state(towers, options.get(BackboneOptions), self.folder.name)
         pairs, images = (len(state.get(BANKS[name], ())) for name in ("img_memory", "instance_pids"))
+        labels = self.part("batch").get("label_hat")
+        if labels is not None:
+            pairs = int(self.batch()["index"].max()) + 1
         model = build_retriever(clip, options.get, self.json["num_classes"], images, pairs)
+        if labels is not None:
+            model.division.clean[self.batch()["index"]] = labels.bool()
         load_strict(model, {key: value for key, value in state.items() if is_part(model, key)}, self.folder.name)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -164,12 +185,13 @@ class Case:
 def cases(*systems: str) -> list[Case]:
     """Every case of some systems, or of all that we have."""
     found = [Case(path.parent) for path in sorted(GOLDEN_DIR.glob("*/golden.json"))]
-    return [case for case in found if case.json["system"] in (systems or SYSTEMS)]
+    known = [case for case in found if case.json["system"] in (systems or SYSTEMS)]
+    return [Case(case.folder, mode) for case in known for mode in (NORMS if case.json["system"] == "rde" else [""])]
 
 
 def params(*systems: str) -> list:
     """:func:`cases` for ``pytest.mark.parametrize``."""
-    return [pytest.param(case, id=case.folder.name) for case in cases(*systems)]
+    return [pytest.param(case, id=case.name) for case in cases(*systems)]
 
 
 def core_params() -> list:
@@ -188,7 +210,7 @@ def pooled_features(model: Retriever, batch: dict[str, Tensor]) -> tuple[Tensor,
     model.eval()
     with torch.no_grad():
         texts = model.encode_text(batch["caption_ids"], batch["caption_ids_lengths"])
-        return model.encode_image(batch["images"]).pooled, texts.pooled
+        return model.encode_image(batch["images"]).feature, texts.feature
 
 
 def check_losses(case: Case, moment: Moment, step: Step) -> None:
@@ -196,13 +218,15 @@ def check_losses(case: Case, moment: Moment, step: Step) -> None:
     names = {"mem_loss": "memory_soft_loss", "img_acc": "id_img_acc", "txt_acc": "id_txt_acc"}
     if "itc1" in case.losses:
         names["sdm_loss"] = "itc1_loss"
-    for name, value in case.json["losses"][moment.name].items():
+    if case.json["system"] == "rde":
+        names |= {f"{side}_loss": f"{case.losses[0]}_{side}" for side in ("bge", "tse")}
+    for name, value in case.json["losses"][moment.name + case.mode].items():
         if name != "temperature":  # the inverse of a flag
             assert step.report[names.get(name, name)].item() == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
 def check_gradients(case: Case, model: Retriever) -> None:
-    for name, rows in case.by_our_names(case.json["grad_norms"]).items():
+    for name, rows in case.by_our_names(case.training("grad_norms")).items():
         if is_part(model, name):
             parameter = model.get_parameter(name)
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -242,7 +266,7 @@ def check_optimizer(case: Case, model: Retriever) -> None:
 
 
 def check_trajectory(case: Case) -> None:
-    recorded, moment = case.json["trajectory"], case.moments[-1]
+    recorded, moment = case.training("trajectory"), case.moments[-1]
     rates = {name: recorded[name] for name in ("lr", "lora_lr") if recorded.get(name) is not None}
     model, batch = case.retriever(moment.before).train(), case.batch(moment.batch)
     optimizer = build_optimizer(model.parameter_roles(), dataclasses.replace(case.options.get(SolverOptions), **rates))

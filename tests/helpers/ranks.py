@@ -48,6 +48,8 @@ SYSTEMS = {
         "2",
     ],
     "iclf": ["--loss_names", "itc+mlm+itm+id", "--cmt_depth", "1"],
+    "rde": ["--loss_names", "TAL", "--select_ratio", "0.3", "--accumulate", "2"],
+    "rde, statistics of the batch": ["--loss_names", "sdm", "--select_ratio", "0.3", "--tse_norm", "batch"],
     "unused": ["--loss_names", "cmpm+aux", "--moe_layers", "2", "--php_variant", "efp"],
     "hard": ["--loss_names", "memory+instance_memory", "--use_hard"],
 }
@@ -67,7 +69,9 @@ def build(flags: list[str]) -> Retriever:
     model = build_retriever(backbone, options.get, IDS, IMAGES, PAIRS)
     features = torch.randn(2, PAIRS, backbone.spec.embed_dim)
     pairs = PairFeatures(*features, torch.arange(PAIRS) % IDS, torch.arange(PAIRS) // 2)
-    model.before_epoch(TrainingPass(1, lambda: pairs))
+    bounds = [PAIRS * part // world_size() for part in range(world_size() + 1)]
+    visited = [share_of(whole_batch(0, PAIRS), bounds)]
+    model.before_epoch(TrainingPass(1, lambda: pairs, lambda fields, plain: visited))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -10,6 +10,7 @@ import torch
 import test as test_script
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import ParsingOptions
+from model.adapters.token_selection import TokenSelectionOptions
 from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
 from model.build import LossOptions
@@ -92,6 +93,7 @@ def test_testing_a_published_checkpoint_needs_no_head(case: Case):
         "best.pth",
         options.get(LoRAOptions),
         options.get(ParsingOptions),
+        selection_options=options.get(TokenSelectionOptions),
     )
     assert not unknown and not model.heads
     assert set(unused) == {key for key in state if key.startswith(("heads.", "parts."))}

@@ -70,7 +70,7 @@ def test_named_flags_exist(page: str):
 
 def test_published_commands_are_understood():
     commands = re.findall(r"^python train\.py (.*)$", text_of("docs/methods.md"), re.M)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         options = train_script.read_flags(shlex.split(command))
         assert options.given("loss_names"), command

@@ -12,13 +12,13 @@ from utils import UserError
 
 
 def test_names_are_split_and_checked():
-    assert LossOptions("mlm+ itc").names == ("mlm", "itc")
-    with pytest.raises(UserError, match="no loss is called 'sdn'; choose from itc, sdm"):
-        LossOptions("itc+sdn")
+    assert LossOptions(loss_names="mlm+ itc").names == ("mlm", "itc")
+    with pytest.raises(UserError, match="no loss is called 'sdn'; did you mean sdm"):
+        LossOptions(loss_names="itc+sdn")
     with pytest.raises(UserError, match="itc is there twice"):
-        LossOptions("itc+sdm+itc")
-    with pytest.raises(UserError, match="no loss is called ''"):
-        LossOptions("itc+")
+        LossOptions(loss_names="itc+sdm+itc")
+    with pytest.raises(UserError, match="no loss is called ''; choose from itc, sdm"):
+        LossOptions(loss_names="itc+")
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -55,10 +55,10 @@ def samples() -> tuple[Tensor, Tensor, Tensor]:
 def largest_change(encode: Callable, *inputs: Tensor) -> float:
     """Largest difference of a normalised feature between a batch, each sample alone, and a shuffled batch."""
     with torch.no_grad():
-        together = F.normalize(encode(*inputs).pooled, dim=-1)
-        alone = [encode(*(value[row : row + 1] for value in inputs)).pooled for row in range(len(together))]
+        together = F.normalize(encode(*inputs).feature, dim=-1)
+        alone = [encode(*(value[row : row + 1] for value in inputs)).feature for row in range(len(together))]
         alone = F.normalize(torch.cat(alone), dim=-1)
-        shuffled = F.normalize(encode(*(value[ORDER] for value in inputs)).pooled, dim=-1)
+        shuffled = F.normalize(encode(*(value[ORDER] for value in inputs)).feature, dim=-1)
     return max((alone - together).abs().max().item(), (shuffled - together[ORDER]).abs().max().item())
 
 
@@ -86,6 +86,6 @@ def test_padding_matters_exactly_where_the_model_says_so(system: str):
     with torch.no_grad():
         for row in (0, 4):
             texts = ids[row : row + 1], ids[row : row + 1, : lengths[row]]
-            whole, cut = (F.normalize(model.encode_text(x, lengths[row : row + 1]).pooled, dim=-1) for x in texts)
+            whole, cut = (F.normalize(model.encode_text(x, lengths[row : row + 1]).feature, dim=-1) for x in texts)
             assert ((whole - cut).abs().max().item() > 1e-6) == model.reads_padding
     assert model.input_format(77).reads_padding == model.reads_padding

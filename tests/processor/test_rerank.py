@@ -20,7 +20,7 @@ GALLERY, IDENTITIES, CAPTIONS, LENGTH = 60, 12, 2, 5
 
 class Encoded(NamedTuple):
     tokens: torch.Tensor
-    pooled: torch.Tensor
+    feature: torch.Tensor
 
 
 class Blurred(torch.nn.Module):

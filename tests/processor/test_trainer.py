@@ -15,6 +15,7 @@ from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
 from model.batch_views import BatchViews
 from model.build import build_retriever
+from model.division import Division
 from model.losses.base import LossHead, LossTerm, Sizes
 from processor.evaluator import Evaluator
 from processor.run_dir.history import read_history
@@ -212,3 +213,97 @@ def test_a_loss_that_is_not_finite_names_its_step(make_trainer, flush_every: int
                 trainer.model.clip.visual.proj.data.fill_(torch.nan)
             trainer.step(batch)
         trainer.save_last()
+
+
+RDE = ("--loss_names", "TAL", "--select_ratio", "0.3", "--noisy_rate", "0.5", "--img_aug", "--txt_aug")
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would, without its handlers."""
+
+
+class DyingPass:
+    """A pass over the training pairs that ends a run in the middle."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Any:
+        for number, batch in enumerate(self.batches):
+            if number:
+                raise Killed
+            yield batch
+
+
+@pytest.mark.parametrize("moment", ["during the pass", "after it"])
+def test_a_division_is_resumed_exactly(make_trainer, tmp_path: Path, monkeypatch, moment: str):
+    """Labels are those of an uninterrupted run, whenever it was killed; every division is in the history once."""
+    labels: list[torch.Tensor] = []
+    divide = Division.divide
+
+    def divide_and_keep(self, *args):
+        report = divide(self, *args)
+        labels.append(self.clean.clone())
+        return report
+
+    monkeypatch.setattr(Division, "divide", divide_and_keep)
+    flags = (*RDE, "--num_epoch", "2", "--save_every", "2")
+    whole = make_trainer(*flags)
+    whole.run()
+    expected, in_one_go = whole.model.state_dict(), list(labels)
+    assert len(in_one_go) == 2 and not torch.equal(*in_one_go) and 0 < in_one_go[0].sum() < len(in_one_go[0])
+    for name in ("last.pth", "best.pth", "history.jsonl"):
+        (tmp_path / name).unlink()
+
+    killed = make_trainer(*flags)
+    again, step = killed.loader.again, killed.step
+
+    def dying_step(batch):
+        if killed.loader.place[:2] == (2, 4):
+            raise Killed
+        step(batch)
+
+    if moment == "after it":
+        killed.step = dying_step
+    else:
+        monkeypatch.setattr(
+            killed.loader, "again", lambda *args: DyingPass(again(*args)) if args[1] == 2 else again(*args)
+        )
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = make_trainer(*flags)
+    resumed.resume(torch.load(tmp_path / "last.pth", weights_only=True))
+    assert resumed.loader.place[:2] == ((2, 0) if moment == "during the pass" else (2, 2))
+    labels.clear()
+    resumed.run()
+    assert len(labels) == (moment == "during the pass")
+    assert torch.equal(resumed.model.division.clean, in_one_go[1])
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
+    assert [entry.epoch for entry in read_history(tmp_path) if entry.division] == [1, 2]
+
+
+def test_every_pair_is_judged_whatever_the_sampler(make_trainer):
+    identity = ("--sampler", "identity", "--num_instance", "2")
+    for flags in ((), identity, ("--division_plain",), ("--loss_names", "itc+id")):
+        trainer = make_trainer(*RDE, *flags)
+        judged = []
+        trainer.model.division.divide = lambda loss_KN, *_, seen=judged: seen.append(loss_KN) or {}
+        trainer.model.before_epoch(trainer._training_pass(1))
+        assert judged[0].isfinite().all() and judged[0].shape == (2, len(trainer.loader.pids))
+        assert torch.equal(trainer._training_pass(1).matched_N, trainer.loader.real)
+        assert trainer.model.token_selection.image.norm.num_batches_tracked == 0
+
+
+def test_a_plain_pass_is_the_same_in_every_epoch_and_a_random_one_is_not(make_trainer):
+    trainer = make_trainer(*RDE)
+    fields = ("images", "caption_ids", "index")
+    for plain in (True, False):
+        first, same, second = (list(trainer.loader.again(fields, epoch, plain)) for epoch in (1, 1, 2))
+        for one, other in zip(first, same, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        alike = [torch.equal(one["images"], other["images"]) for one, other in zip(first, second, strict=True)]
+        assert all(alike) if plain else not any(alike)
+    assert not torch.equal(next(iter(trainer.loader))["index"], first[0]["index"])

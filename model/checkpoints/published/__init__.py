@@ -8,11 +8,11 @@ from torch import Tensor
 
 from model.backbones import BACKBONES
 from model.backbones.clip import clip_names
-from model.checkpoints.published import dgcmia, eccl, iclf, irra, php
+from model.checkpoints.published import dgcmia, eccl, iclf, irra, php, rde
 
 log = logging.getLogger("descry")
 
-_OURS = (*BACKBONES, "parts", "heads", "parsing")
+_OURS = (*BACKBONES, "parts", "heads", "parsing", "token_selection")
 _CLIP_ROOTS = ("visual", "token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 _IGNORED = ("logit_scale",)
 """keys without a meaning for training or testing here"""
@@ -29,7 +29,7 @@ def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple
         if merged:
             log.info("LoRA is merged into the weights already; %d tensors of it are left out", len(merged))
     renamed = {**irra.RENAMED, **dgcmia.RENAMED, **iclf.renamed(state)}
-    known = {*_OURS, "base_model", *_CLIP_ROOTS, *renamed, *php.ROOTS, *_IGNORED}
+    known = {*_OURS, "base_model", *_CLIP_ROOTS, *renamed, *php.ROOTS, *rde.ROOTS, *_IGNORED}
     ours: dict[str, Tensor] = {}
     clip: dict[str, Tensor] = {}
     unknown = []
@@ -47,6 +47,9 @@ def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple
         elif root in php.ROOTS:
             if name := php.our_key(parts):
                 ours.update(clip_names({name: value}))
+        elif root in rde.ROOTS:
+            if name := rde.our_key(parts):
+                ours[name] = value.float() if value.is_floating_point() else value
         elif root in renamed:
             ours.update(clip_names({".".join((renamed[root], *below)): value}))
     ours.update({f"clip.{key}": value for key, value in clip_names(clip).items()})

@@ -106,3 +106,20 @@ BAD = {
 def test_bad_numbers(message):
     with pytest.raises(ValueError, match=message):
         BAD[message]()
+
+
+def test_another_visit_has_another_order_and_says_so_in_its_keys():
+    training, again = random(), random(visit=1)
+    for sampler in (training, again):
+        sampler.set_epoch(2)
+    assert flat(training.order(2)) != flat(again.order(2)) and sorted(flat(again.order(2))) == list(range(103))
+    assert [key for batch in again for key in batch] == [(2, index, 1) for index in flat(again.order(2))]
+    assert all(len(key) == 2 for batch in training for key in batch)
+
+
+def test_batches_alike_are_full_and_the_same_in_every_epoch():
+    sampler = random(visit=1, alike=True)
+    assert flat(sampler.order(1)) == flat(sampler.order(5))
+    assert [len(batch) for batch in sampler.order(1)] == [16] * 7
+    assert flat(sampler.order(1))[103:] == flat(sampler.order(1))[:9] and len(set(flat(sampler.order(1)))) == 103
+    assert flat(RandomSampler(3, 8, 7, alike=True).order(1)) == flat(RandomSampler(3, 8, 7, alike=True).order(2))

@@ -265,7 +265,7 @@ def test_id_0_inside_costs_no_caption_its_end(written, deletion: float):
 def test_a_batch_without_any_masked_position(written):
     """Captions that tokenise to nothing give the mlm loss nothing to guess: it is 0, and has a gradient."""
     given = {
-        LossOptions: LossOptions("itc+mlm"),
+        LossOptions: LossOptions(loss_names="itc+mlm"),
         CrossOptions: CrossOptions(1),
         BackboneOptions: BackboneOptions("tiny", (32, 16)),
     }

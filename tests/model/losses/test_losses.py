@@ -6,11 +6,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.losses.base import cosines
 from model.losses.cmpm import cmpm_loss
-from model.losses.itc import itc_loss
-from model.losses.sdm import sdm_loss
+from model.losses.itc import itc_rows
+from model.losses.sdm import sdm_rows
 
 B, D = 7, 12
+
+
+def itc_loss(image: torch.Tensor, text: torch.Tensor, scale: float) -> torch.Tensor:
+    cosine = cosines(image, text)
+    return (itc_rows(cosine, scale) + itc_rows(cosine.T, scale)).mean()
+
+
+def sdm_loss(image: torch.Tensor, text: torch.Tensor, pids: torch.Tensor, scale: float) -> torch.Tensor:
+    cosine = cosines(image, text)
+    return (sdm_rows(cosine, pids, scale) + sdm_rows(cosine.T, pids, scale)).mean()
 
 
 @pytest.fixture
