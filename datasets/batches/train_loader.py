@@ -14,7 +14,16 @@ from torch.utils.data import Dataset as TorchDataset
 
 from datasets.augmentation import apply
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.fields import IMAGE_FIELDS, TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
+from datasets.batches.fields import (
+    IMAGE_FIELDS,
+    TEXT_FIELDS,
+    Sample,
+    aliases,
+    fields_to_make,
+    producers_for,
+    require_mask,
+    trim,
+)
 from datasets.batches.sampler import IdentitySampler, RandomSampler
 from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.decode import ImageError
@@ -55,6 +64,7 @@ class TrainPairs(TorchDataset):
         """
         self.records, self.images, self.form, self.augment, self.seed = tuple(records), images, form, augment, seed
         self.padded = TEXT_FIELDS if form.reads_padding else padded
+        require_mask(fields, augment, form.tokenizer)
         self.aliases = aliases(fields, augment)
         fields = fields_to_make(fields, augment)
         self.producers = producers_for(fields)
@@ -120,7 +130,7 @@ class TrainPairs(TorchDataset):
             image_id=image_id,
             tokens_L=self.ids_NL[index],
             length=int(self.length_N[index]),
-            mask_id=self.form.tokenizer.mask_id,
+            tokenizer=self.form.tokenizer,
             size=self.images.size,
         )
         if self.deletion is None:

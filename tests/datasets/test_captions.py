@@ -24,11 +24,15 @@ TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
 
 
 def mask(tokens: np.ndarray, length: int, seed: int, options: AugmentOptions) -> tuple[np.ndarray, np.ndarray]:
-    return mask_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed), options)
+    return mask_tokens(
+        tokens, words_in(tokens, length, shared_tokenizer()), shared_tokenizer(), np.random.default_rng(seed), options
+    )
 
 
 def hide(tokens: np.ndarray, length: int, seed: int) -> np.ndarray:
-    return hide_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed))
+    return hide_tokens(
+        tokens, words_in(tokens, length, shared_tokenizer()), shared_tokenizer(), np.random.default_rng(seed)
+    )
 
 
 def tokenised(caption: str, length: int) -> tuple[np.ndarray, int]:
@@ -135,7 +139,7 @@ def test_id_0_inside_is_a_token(caption: str):
     tokens, length = tokenised(caption, 12)
     assert 0 in tokens[:length], "the caption is meant to have one"
     assert tokens[length - 1] == END_ID
-    words = words_in(tokens, length, MASK_ID)
+    words = words_in(tokens, length, shared_tokenizer())
     assert words.tolist() == [0 < position < length - 1 and tokens[position] > 0 for position in range(12)]
     for seed in range(20):
         masked, labels = mask(tokens, length, seed, AugmentOptions(mask_probability=0.9))

@@ -45,7 +45,7 @@ def flags(root: Path, *more: object) -> list[object]:
         ("--temperature 0", "--temperature 0.0: expected a number above 0"),
         ("--masked_token_rate 0.95", "their sum is above 1"),
         ("--resume", "--resume: needs --resume_ckpt_file RUN/last.pth"),
-        ("--pretrain_choice ViT-Z", "--pretrain_choice ViT-Z: neither a file nor one of ViT-B/16, tiny"),
+        ("--pretrain_choice ViT-Z", "--pretrain_choice ViT-Z: neither a file nor one of ViT-B/16, ViT-B/32"),
         ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
         ("--img_aug maybe", "--img_aug 'maybe': expected true or false"),
         ("--dataset_name ICFG-PEDES", "ICFG-PEDES"),
