@@ -76,7 +76,7 @@ def train(options: Options) -> Progress:
     loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)
     evaluator = Evaluator(model, opened.split(data.val_dataset, form, precision.device))
     if start.path and checkpoint is None:
-        finetune(model, start.path)
+        finetune(model, start.path, get(BackboneOptions).text_stretch)
     log.info("losses: %s; %s", get(LossOptions).loss_names, model.parameter_summary())
     if data.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")

@@ -151,13 +151,13 @@ def alike(sizes: ClipSizes) -> list[str]:
 @cache
 def _supported() -> tuple[str, ...]:
     names = []
-    for path in sorted(config_folder().glob("*.json")):
+    for path in config_folder().glob("*.json"):
         try:
             read_architecture(path.stem)
         except UserError:
             continue
         names.append(path.stem)
-    return tuple(names)
+    return tuple(sorted(names))
 
 
 def _read_json(path: Path, source: str) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def read_pretrained(choice: str, others: Iterable[str]) -> Pretrained:
     else:
         architecture, path = None, find_weights(choice, others)
     state = read_weights(path)
-    if architecture is None and ("input_resolution" in state or is_published(path)):
-        architecture = OPENAI
     if architecture is not None and is_torchscript(path):
         _check_archive(path, architecture, choice)
+    if architecture is None and ("input_resolution" in state or is_published(path)):
+        architecture = OPENAI
     return Pretrained(path, f"--pretrain_choice {path}", state, architecture)
 
 

@@ -112,6 +112,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS, not the weights; fetch them with git lfs pull")
+    if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        raise UserError(f"{path}: a text, not weights; was a web page downloaded in their place?")
     is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
     if is_safetensors != (path.suffix == ".safetensors"):
         what = "a safetensors file, which its name does not say" if is_safetensors else "no safetensors file"

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import open_clip
 import timm
-import tokenizers
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
-from tokenizers import models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
-from model.backbones import architecture
+from model.backbones.architecture import PREFIX
+from tests.helpers.tokenizer import VOCABULARY
 
 CONFIGS = Path(open_clip.__file__).with_name("model_configs")
-VOCABULARY = 400
-WORDS = "a an the man woman person wears in with and red blue black white coat jacket jeans shoes bag hat long".split()
 
 
 def small_config(name: str, **changes: object) -> dict:
@@ -63,19 +60,4 @@ def write_weights(folder: Path, name: str, config: dict, state: dict[str, Tensor
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(config))
     torch.save(state, folder / f"{name}.pt")
-    return f"{architecture.PREFIX}{folder / name}.json:{folder / name}.pt"
-
-
-def write_tokenizer(path: Path, mask: bool = True) -> Path:
-    """A small tokenizer.json in the form of SigLIP 2's: pieces that may begin with a blank, an end token, no start."""
-    special = ["<pad>", "<eos>", "<bos>", "<unk>", *(["<mask>"] if mask else [])]
-    pieces = [*special, "\u2581", *(f"\u2581{word}" for word in WORDS), *"abcdefghijklmnopqrstuvwxyz", "er", "ing"]
-    vocabulary = {piece: id_ for id_, piece in enumerate(dict.fromkeys(pieces))}
-    model = models.Unigram([(piece, -float(id_)) for piece, id_ in vocabulary.items()], unk_id=3)
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
-    tokenizer.save(str(path))
-    return path
+    return f"{PREFIX}{folder / name}.json:{folder / name}.pt"
