@@ -4,6 +4,7 @@ For OpenAI's CLIP this is fixed; for others it comes from open_clip's own model 
 open_clip_torch package ships are located, not imported (that takes seconds).
 """
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -134,7 +135,8 @@ def read_architecture(name: str) -> Architecture:
     if not path.is_file():
         if name.endswith(".json"):
             raise UserError(f"{source}: {name} does not exist; it holds the model configuration")
-        raise UserError(f"{source}: open_clip has no model {name}; there are {', '.join(_supported())}")
+        near = difflib.get_close_matches(name, _supported(), n=5, cutoff=0)
+        raise UserError(f"{source}: open_clip has no model {name}; similar names are {', '.join(near)}")
     return _parsed(name, _read_json(path, source), source)
 
 

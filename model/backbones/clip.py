@@ -10,9 +10,9 @@ from model.backbones.clip_tokenizer import shared_tokenizer
 from model.backbones.file_tokenizer import tokenizer_of
 from model.backbones.pretrained import read_pretrained
 from model.backbones.sizes import ClipSizes
-from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec, Encoded
+from model.backbones.spec import Backbone, BackboneOptions, Encoded
 from model.backbones.towers import ImageTower, TextTower
-from model.backbones.weights import at_resolution, at_text_length, towers_for, towers_from
+from model.backbones.weights import at_resolution, at_text_length, spec_of, towers_for, towers_from
 from utils.inputs import Tokenizer
 
 VIT_B_16 = ClipSizes(512, (224, 224), 16, 16, 768, 12, 512, 12, 49408, 77)
@@ -37,17 +37,8 @@ class CLIP(Backbone):
         """``tokenizer``: CLIP's own without one."""
         super().__init__()
         self.sizes, self._tokenizer = sizes, tokenizer
-        self.spec = BackboneSpec(
-            embed_dim=sizes.embed_dim,
-            vocab_size=sizes.vocab_size,
-            image_size=sizes.image_size,
-            context_length=sizes.context_length,
-            text_is_causal=True,
-            pixel_mean=architecture.pixel_mean,
-            pixel_std=architecture.pixel_std,
-            text_width=sizes.text_width,
-            image_width=sizes.vision_width,
-            prompt_blocks=min(sizes.vision_layers, sizes.text_layers),
+        self.spec = spec_of(
+            sizes, architecture, text_is_causal=True, prompt_blocks=min(sizes.vision_layers, sizes.text_layers)
         )
         self.visual = ImageTower(sizes, architecture.image)
         self.text = TextTower(sizes, architecture.text)

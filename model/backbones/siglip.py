@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from model.backbones.architecture import Architecture
 from model.backbones.pretrained import read_pretrained
 from model.backbones.sizes import ClipSizes, TowerForm
-from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec, Encoded
+from model.backbones.spec import Backbone, BackboneOptions, Encoded
 from model.backbones.towers import MLP, TextTower, Transformer, attend, heads_of, recomputed
-from model.backbones.weights import towers_for, towers_from
+from model.backbones.weights import spec_of, towers_for, towers_from
 from utils.inputs import Tokenizer
 
 
@@ -81,18 +81,7 @@ class SigLIP(Backbone):
     def __init__(self, sizes: ClipSizes, architecture: Architecture, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.sizes, self.tokenizer = sizes, tokenizer
-        self.spec = BackboneSpec(
-            embed_dim=sizes.embed_dim,
-            vocab_size=sizes.vocab_size,
-            image_size=sizes.image_size,
-            context_length=sizes.context_length,
-            text_is_causal=False,
-            pixel_mean=architecture.pixel_mean,
-            pixel_std=architecture.pixel_std,
-            text_width=sizes.text_width,
-            image_width=sizes.vision_width,
-            prompt_blocks=0,
-        )
+        self.spec = spec_of(sizes, architecture, text_is_causal=False, prompt_blocks=0)
         self.visual = SiglipImageTower(sizes, architecture.image)
         self.text = TextTower(sizes, architecture.text, causal=False, projection_bias=True)
 

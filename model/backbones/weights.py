@@ -11,7 +11,7 @@ from model.backbones.file_tokenizer import tokenizer_of
 from model.backbones.positions import resize_positions, stretch_positions, text_positions
 from model.backbones.pretrained import Pretrained, refuse_unknown
 from model.backbones.sizes import ClipSizes
-from model.backbones.spec import Backbone, BackboneOptions
+from model.backbones.spec import Backbone, BackboneOptions, BackboneSpec
 from model.checkpoints.archives import layers_in, load_strict
 from utils import UserError
 
@@ -58,6 +58,22 @@ def towers_for(
     sizes = sizes_of(state, f"{source}: no trained towers in it", has_class)
     architecture = _trained_architecture(kind.name, sizes, options, source)
     return kind(at_resolution(sizes, options), architecture, tokenizer_of(architecture, options, sizes.vocab_size))
+
+
+def spec_of(sizes: ClipSizes, architecture: Architecture, text_is_causal: bool, prompt_blocks: int) -> BackboneSpec:
+    """What the rest of the program knows about towers of these sizes."""
+    return BackboneSpec(
+        embed_dim=sizes.embed_dim,
+        vocab_size=sizes.vocab_size,
+        image_size=sizes.image_size,
+        context_length=sizes.context_length,
+        text_is_causal=text_is_causal,
+        pixel_mean=architecture.pixel_mean,
+        pixel_std=architecture.pixel_std,
+        text_width=sizes.text_width,
+        image_width=sizes.vision_width,
+        prompt_blocks=prompt_blocks,
+    )
 
 
 def at_resolution(sizes: ClipSizes, options: BackboneOptions) -> ClipSizes:

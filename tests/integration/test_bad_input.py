@@ -48,7 +48,7 @@ def flags(root: Path, *more: object) -> list[object]:
         ("--text_length 249 --text_stretch keep20", "--text_length 249: --text_stretch keep20 makes at most 248"),
         ("--tokenizer t.json", "--tokenizer t.json: OpenAI's CLIP uses CLIP's own tokenizer; leave the flag out"),
         ("--pretrain_choice open_clip:ViT-B-16", "expected open_clip:NAME:FILE"),
-        ("--pretrain_choice open_clip:ViT-Z:w.pt", "open_clip has no model ViT-Z; there are"),
+        ("--pretrain_choice open_clip:ViT-Z:w.pt", "open_clip has no model ViT-Z; similar names are ViT-"),
         ("--pretrain_choice open_clip:ViT-B-16:w.pt", "w.pt is not there"),
         ("--temperature 0", "--temperature 0.0: expected a number above 0"),
         ("--masked_token_rate 0.95", "their sum is above 1"),
