@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import open_clip
-import timm
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.timm_model import timm
 from torch import Tensor, nn
 
 from model.backbones.architecture import PREFIX
@@ -44,12 +44,12 @@ def small_model(config: dict, image_size: tuple[int, int] | None = None) -> nn.M
     size = {"depth": 2, "embed_dim": width}
     if image_size is not None:
         size["img_size"] = image_size
-    open_clip.timm_model.timm.create_model = functools.partial(create, **size)
+    timm.create_model = functools.partial(create, **size)
     try:
         torch.manual_seed(0)
         model = kind(**config).eval()
     finally:
-        open_clip.timm_model.timm.create_model = create
+        timm.create_model = create
     for parameter in model.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
     return model

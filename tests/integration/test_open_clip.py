@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import timm
 from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
