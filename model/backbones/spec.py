@@ -21,9 +21,9 @@ class BackboneOptions:
 
     pretrain_choice: str = opt(
         "ViT-B/16",
-        "weights: of OpenAI (ViT-B/16, ViT-B/32, ViT-L/14, ViT-L/14@336px, or an archive of theirs as a file), of any "
-        "of open_clip's CLIP or SigLIP models as open_clip:NAME:FILE, or none: tiny (2 layers of 64, for tests), small "
-        "(4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
+        "weights: of OpenAI (ViT-B/16, ViT-B/32, ViT-L/14, ViT-L/14@336px, an archive of theirs as FILE, a state "
+        "dict as openai:FILE), of any of open_clip's CLIP or SigLIP models as open_clip:NAME:FILE, or none: tiny (2 "
+        "layers of 64, for tests), small (4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
     )
     img_size: tuple[int, ...] = opt((384, 128), "input height and width in pixels")
     stride_size: int | None = opt(

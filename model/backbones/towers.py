@@ -228,6 +228,8 @@ class TextTower(nn.Module):
 
         ``lengths_B``: tokens of each caption, start and end included.
         """
+        if not self.transformer.causal:
+            lengths_B = torch.full_like(lengths_B, ids_BL.shape[1])  # pools the last position, whatever stands there
         if prompts:
             ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
         x_BLW = self.token_embedding(ids_BL)
@@ -239,8 +241,6 @@ class TextTower(nn.Module):
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
         if self.projection_bias is not None:
             tokens_BLD = tokens_BLD + self.projection_bias
-        if not self.transformer.causal:
-            return Encoded(tokens_BLD, tokens_BLD[:, -1], tokens_BLD.new_zeros(()))
         end_B = lengths_B.clamp(max=ids_BL.shape[1]) - 1
         pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
         return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()))
