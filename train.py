@@ -77,11 +77,11 @@ def train(options: Options) -> Progress:
         splits = {"train": "--dataset_name", data.val_dataset: "--val_dataset"}
         opened = open_dataset(get, backbone.spec.image_size, splits)
     model = build_retriever(backbone, get, *counts(opened.dataset.train), precision)
-    form = model.input_format(data.text_length)
+    form = model.input_format(get(BackboneOptions).text_length)
     loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)
     evaluator = Evaluator(model, opened.split(data.val_dataset, form, precision.device))
     if start.path and checkpoint is None:
-        finetune(model, start.path)
+        finetune(model, start.path, get(BackboneOptions).text_stretch)
     log.info("losses: %s; %s", get(LossOptions).loss_names, model.parameter_summary())
     if data.val_dataset == "test":
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")

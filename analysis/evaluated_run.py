@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.open import open_dataset
-from datasets.options import DataOptions
 from datasets.records import Dataset
 from model.adapters.parsing import LEAK
+from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import RestoredRun
 from model.retriever import Retriever
 from processor.evaluator import Features
@@ -89,7 +89,7 @@ def load_split(options: Options, model: Retriever, name: str, padded: bool = Fal
     Raises:
         UserError: the data set cannot be used, or has no such split.
     """
-    form = model.input_format(options.get(DataOptions).text_length)
+    form = model.input_format(options.get(BackboneOptions).text_length)
     opened = open_dataset(options.get, form.image_size, {name: "--test_split"})
     form = form._replace(reads_padding=padded or form.reads_padding)
     return opened.dataset, opened.split(name, form, model.precision.device)

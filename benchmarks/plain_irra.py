@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones.towers import ClipSizes, heads_of
+from model.backbones.sizes import ClipSizes
+from model.backbones.towers import heads_of
 from solver.optimizer import SolverOptions, lr_and_decay
 
 

@@ -28,7 +28,7 @@ from benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
 from datasets.batches.train_loader import Place
 from datasets.captions import AugmentOptions, mask_tokens, words_in
 from model.backbones import BackboneOptions
-from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, shared_tokenizer
 from model.retriever import Retriever
 from processor.run_dir.record import RunRecord
 from processor.run_dir.run_dir import RunDir
@@ -58,8 +58,8 @@ def draw_batch(pairs: int, size: tuple[int, ...], device: torch.device) -> dict[
     for row, length in enumerate(lengths):
         ids[row, :length] = rng.integers(1, MASK_ID, length)
         ids[row, 0], ids[row, length - 1] = START_ID, END_ID
-        words = words_in(ids[row], length, MASK_ID)
-        ids[row], labels[row] = mask_tokens(ids[row], words, MASK_ID, rng, AugmentOptions())
+        words = words_in(ids[row], length, shared_tokenizer())
+        ids[row], labels[row] = mask_tokens(ids[row], words, shared_tokenizer(), rng, AugmentOptions())
     batch = {
         "images": torch.from_numpy(rng.standard_normal((pairs, 3, *size), np.float32)),
         "mlm_ids": torch.from_numpy(ids),

@@ -44,9 +44,8 @@ class WordDeletion:
     """Random deletion (Wei & Zou, EMNLP 2019, EDA) from captions that are split into words and tokens once."""
 
     def __init__(self, tokenizer: Tokenizer, captions: Sequence[str], length: int, probability: float) -> None:
-        """Shortened captions are truncated or zero padded to ``length``; ``probability`` is that of each word."""
-        self._length, self._probability = length, probability
-        self._start_id, self._end_id = tokenizer.start_id, tokenizer.end_id
+        """Shortened captions are truncated or padded to ``length``; ``probability`` is that of each word."""
+        self._tokenizer, self._length, self._probability = tokenizer, length, probability
         words = [tokenizer.words(caption) for caption in captions]
         # Flat arrays: a list per caption would be copied page by page into every loader process.
         self._tokens = np.array([id_ for caption in words for word in caption for id_ in word], np.int32)
@@ -55,65 +54,59 @@ class WordDeletion:
         self._counts = np.array([len(caption) for caption in words])
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """A caption without some of its words, at least one of which is kept.
-
-        Returns:
-            (L,) int64 ids (start, words, end, zeros), and how many of them are tokens.
-        """
+        """A caption without some of its words, at least one of which is kept; see :meth:`Tokenizer.framed`."""
         kept_words = rng.random(self._counts[index]) >= self._probability
         if len(kept_words) and not kept_words.any():
             kept_words[rng.integers(len(kept_words))] = True
         part = slice(self._starts[index], self._starts[index + 1])
-        kept_T = self._tokens[part][kept_words[self._word[part]]][: self._length - 2]
-        ids_L = np.zeros(self._length, np.int64)
-        ids_L[0], ids_L[len(kept_T) + 1] = self._start_id, self._end_id
-        ids_L[1 : len(kept_T) + 1] = kept_T
-        return ids_L, len(kept_T) + 2
+        return self._tokenizer.framed(self._tokens[part][kept_words[self._word[part]]], self._length)
 
 
 _KEPT, _MASKED, _REPLACED = 0.8, 0.12, 0.04
 """shares of tokens in ``augment_tokens``; the remaining 4 % are removed"""
 
 
-def augment_tokens(tokens_L: np.ndarray, length: int, mask_id: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def augment_tokens(
+    tokens_L: np.ndarray, length: int, tokenizer: Tokenizer, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
     """Mask, replace or remove tokens at random, each on its own (RDE, Qin et al., CVPR 2024; its ``--txt_aug``).
 
     Args:
         tokens_L: (L,) ids of a caption, already truncated.
         length: how many of them are tokens.
-        mask_id: stands for a masked token; others are replaced by ids from 1 to ``mask_id`` - 1.
+        tokenizer: says what stands for a masked token, and which words may take the place of others.
         rng: source of the choices.
 
     Returns:
         (L,) ids and how many of them are tokens. Those behind a removed one have moved up. Start, end and whatever
         :func:`words_in` leaves out stay; where all words were removed nothing else is left.
     """
-    word_L = words_in(tokens_L, length, mask_id)
+    word_L = words_in(tokens_L, length, tokenizer)
     fate_L = rng.random(len(tokens_L))
-    other_L = rng.integers(1, mask_id, len(tokens_L))
+    other_L = tokenizer.word_ids[rng.integers(0, len(tokenizer.word_ids), len(tokens_L))]
     masked_L = word_L & (fate_L >= _KEPT)
     replaced_L = word_L & (fate_L >= _KEPT + _MASKED)
     stays_L = ~(word_L & (fate_L >= _KEPT + _MASKED + _REPLACED))
-    changed = np.where(replaced_L, other_L, np.where(masked_L, mask_id, tokens_L))[stays_L]
-    augmented_L = np.zeros_like(tokens_L)
+    changed = np.where(replaced_L, other_L, np.where(masked_L, tokenizer.mask_id, tokens_L))[stays_L]
+    augmented_L = np.full_like(tokens_L, tokenizer.pad_id)
     augmented_L[: len(changed)] = changed
     return augmented_L, length - (len(tokens_L) - len(changed))
 
 
-def words_in(tokens_L: np.ndarray, length: int, mask_id: int) -> np.ndarray:
-    """(L,) bool: which positions hold a word that can be hidden; start, end, padding and id 0 do not."""
-    return (np.arange(len(tokens_L)) < length) & (tokens_L > 0) & (tokens_L < mask_id)
+def words_in(tokens_L: np.ndarray, length: int, tokenizer: Tokenizer) -> np.ndarray:
+    """(L,) bool: which positions hold a word that can be hidden; start, end and padding do not."""
+    return (np.arange(len(tokens_L)) < length) & tokenizer.is_word_V[tokens_L]
 
 
 def mask_tokens(
-    tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator, options: AugmentOptions
+    tokens_L: np.ndarray, word_L: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator, options: AugmentOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """BERT-style masking of a caption (Devlin et al., NAACL 2019; IRRA, section 3.2).
 
     Args:
         tokens_L: (L,) token ids.
         word_L: (L,) the positions that may be chosen.
-        mask_id: stands for a masked token; other tokens are replaced by ids from 1 to ``mask_id`` - 1.
+        tokenizer: says what stands for a masked token, and which words may take the place of others.
         rng: source of the choices.
         options: the three rates.
 
@@ -123,22 +116,22 @@ def mask_tokens(
     """
     chosen_L = word_L & (rng.random(len(tokens_L)) < options.mask_probability)
     fate_L = rng.random(len(tokens_L))
-    other_L = rng.integers(1, mask_id, len(tokens_L))
+    other_L = tokenizer.word_ids[rng.integers(0, len(tokenizer.word_ids), len(tokens_L))]
     if not chosen_L.any() and word_L.any():
         first = word_L.argmax()
         chosen_L[first] = True
         fate_L[first] = 0.0 if options.masked_token_rate > 0 else 1.0
-    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), mask_id, tokens_L)
+    masked_L = np.where(chosen_L & (fate_L < options.masked_token_rate), tokenizer.mask_id, tokens_L)
     random_L = chosen_L & (fate_L >= options.masked_token_rate + options.masked_token_unchanged_rate)
     masked_L = np.where(random_L, other_L, masked_L)
     return masked_L, np.where(chosen_L, tokens_L, 0)
 
 
-def hide_tokens(tokens_L: np.ndarray, word_L: np.ndarray, mask_id: int, rng: np.random.Generator) -> np.ndarray:
-    """Replace every word of a caption by the mask with probability 0.5, and that at position 1 always (DGCMIA, 2025).
+def hide_tokens(tokens_L: np.ndarray, word_L: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> np.ndarray:
+    """Replace every word of a caption by the mask with probability 0.5, and the first one always (DGCMIA, 2025).
 
     Of the token ids (L,), those at the positions ``word_L`` (L,) may be replaced.
     """
     hidden_L = rng.random(len(tokens_L)) < 0.5
-    hidden_L[1] = True
-    return np.where(word_L & hidden_L, mask_id, tokens_L)
+    hidden_L[tokenizer.first_word] = True
+    return np.where(word_L & hidden_L, tokenizer.mask_id, tokens_L)

@@ -25,7 +25,6 @@ class DataOptions:
     num_workers: int | None = opt(None, "processes that load images; default: one per core, at most 8", least=0)
     sampler: str = opt("random", "order of training pairs", choices=("random", "identity"))
     num_instance: int = opt(4, "pairs per identity in a batch of the identity sampler", least=1)
-    text_length: int = opt(77, "tokens of a caption, with start and end; longer ones are truncated", least=3)
     seed: int = opt(1, "seed of every random choice", least=0)
 
     @property

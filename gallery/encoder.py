@@ -53,7 +53,8 @@ class FeatureEncoder:
 
     def truncation(self, text: str) -> str | None:
         """What to tell a user whose query is too long, otherwise None."""
-        length, room = len(self.inputs.tokenizer.encode(text)), self.inputs.text_length - 2
+        tokenizer = self.inputs.tokenizer
+        length, room = len(tokenizer.encode(text)), self.inputs.text_length - tokenizer.num_special
         return f"query truncated from {length} to {room} tokens" if length > room else None
 
     @torch.inference_mode()

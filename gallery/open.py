@@ -36,10 +36,11 @@ def open_searcher(options: Options) -> Searcher:
     log.info("searching with %s on %s", checkpoint, model.precision)
     if model.attends_over_batch:
         log.warning("--php_attention batch: photos and queries are encoded one by one here; scores differ from test.py")
-    encoder = FeatureEncoder(model, model.input_format(options.get(DataOptions).text_length))
+    encoder = FeatureEncoder(model, model.input_format(backbone.text_length))
     # Everything that a feature depends on besides the photo; an index with other values is never used.
     about = {
         "checkpoint_sha256": file_sha256(checkpoint),
+        "pretrain_choice": backbone.pretrain_choice,  # says which activation and pixel statistics
         "img_size": list(backbone.img_size),
         "stride_size": backbone.stride_size,
         "lora_alpha": options.get(LoRAOptions).lora_alpha,

@@ -31,7 +31,7 @@ class CrossFormer(nn.Module):
         self.ln_query = nn.LayerNorm(width)
         self.ln_other = nn.LayerNorm(width)
         self.attn = Attention(width, heads_of(width))
-        self.transformer = Transformer(width, options.cmt_depth, heads_of(width))
+        self.transformer = Transformer(width, options.cmt_depth)
         self.ln_out = nn.LayerNorm(width)
         self.residual_std = width**-0.5 * (2 * options.cmt_depth) ** -0.5
         """standard deviation of layers that write into the residual stream, which heads on top reuse"""

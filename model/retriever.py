@@ -76,12 +76,13 @@ class Retriever(nn.Module):
                 encoded = self.token_selection.forward_text(encoded, lengths_B)
             return encoded if self.parsing is None else self.parsing(encoded, "text")
 
-    def input_format(self, text_length: int) -> InputFormat:
+    def input_format(self, text_length: int | None = None) -> InputFormat:
         """How images and captions must be prepared; prompts may leave less room for a caption than ``text_length``.
 
-        Raises UserError where the text tower takes fewer tokens.
+        Without a length, as long as the text tower allows. Raises UserError where it takes fewer tokens.
         """
         spec = self.backbone.spec
+        text_length = text_length or spec.context_length
         if text_length > spec.context_length:
             raise UserError(f"--text_length {text_length}: the text tower takes at most {spec.context_length} tokens")
         prompts = self.backbone.prompts

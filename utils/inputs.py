@@ -4,9 +4,16 @@ Shape letters: N captions, L positions.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from utils import UserError
+from utils.log import hide_bar
 
 
 class Tokens(NamedTuple):
@@ -19,12 +26,35 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer:
-    """Captions to ids and back; a backbone brings its own."""
+    """Captions to ids and back; a backbone brings its own.
 
-    start_id: int
+    Subclasses set the ids and define :meth:`encode`, :meth:`words` and :meth:`decode`.
+    """
+
+    start_id: int | None
+    """stands before every caption; None where captions begin with their first word"""
     end_id: int
-    mask_id: int
-    """stands for a hidden word; words that can be hidden have the ids from 1 to ``mask_id`` - 1"""
+    pad_id: int
+    """fills the places behind the end token; may be the id of a word or of the end token"""
+    mask_id: int | None
+    """stands for a hidden word; None where the tokenizer has no such token"""
+    is_word_V: np.ndarray
+    """(V,) bool, by id: the words that masking may hide, and put in place of others"""
+
+    @cached_property
+    def word_ids(self) -> np.ndarray:
+        """Ids of the words that masking may hide, ascending."""
+        return np.flatnonzero(self.is_word_V)
+
+    @property
+    def first_word(self) -> int:
+        """The position of a caption's first word."""
+        return 0 if self.start_id is None else 1
+
+    @property
+    def num_special(self) -> int:
+        """How many tokens of a caption are not its own: start and end, or the end alone."""
+        return self.first_word + 1
 
     def encode(self, text: str) -> list[int]:
         """Ids of a caption of any length, without start and end."""
@@ -34,13 +64,38 @@ class Tokenizer:
         """Ids of every word (what blanks separate once the text is clean); one after the other they are the text's."""
         raise NotImplementedError
 
-    def __call__(self, texts: Sequence[str], length: int) -> Tokens:
-        """Captions truncated to ``length`` tokens, the last of which is then the end token."""
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids up to the first end token; start tokens are dropped."""
         raise NotImplementedError
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids up to the first end token."""
-        raise NotImplementedError
+    def __call__(self, texts: str | Sequence[str], length: int) -> Tokens:
+        """Captions between start and end token, truncated and padded to ``length``. One caption may be a string.
+
+        Raises UserError where ``length`` leaves no room for start and end.
+        """
+        if length < self.num_special:
+            raise UserError(f"--text_length {length}: start and end alone take {self.num_special} tokens")
+        texts = [texts] if isinstance(texts, str) else texts
+        ids_NL = np.zeros((len(texts), length), dtype=np.int64)
+        lengths_N = np.zeros(len(texts), dtype=np.int64)
+        bar = tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=hide_bar(), delay=1)
+        for row, text in enumerate(bar):
+            ids_NL[row], lengths_N[row] = self.framed(self.encode(text), length)
+        return Tokens(torch.from_numpy(ids_NL), torch.from_numpy(lengths_N))
+
+    def framed(self, ids: Sequence[int], length: int) -> tuple[np.ndarray, int]:
+        """A caption's ids between start and end, truncated and padded to (``length``,) int64, and how many are tokens.
+
+        A caption that is too long loses its last words, never its end token.
+        """
+        ids = ids[: length - self.num_special]
+        count = len(ids) + self.num_special
+        ids_L = np.full(length, self.pad_id, dtype=np.int64)
+        if self.start_id is not None:
+            ids_L[0] = self.start_id
+        ids_L[self.first_word : count - 1] = ids
+        ids_L[count - 1] = self.end_id
+        return ids_L, count
 
 
 class InputFormat(NamedTuple):

@@ -12,6 +12,8 @@ import numpy as np
 
 from datasets.augmentation import draw
 from datasets.captions import AugmentOptions, hide_tokens, mask_tokens, words_in
+from utils import UserError
+from utils.inputs import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Sample:
     pid: int
     image_id: int
     tokens_L: np.ndarray
-    """(L,) int64 token ids, zero padded"""
+    """(L,) int64 token ids, padded"""
     length: int
     """how many of them are tokens, start and end included"""
-    mask_id: int
-    """token that stands for a hidden word"""
+    tokenizer: Tokenizer
+    """where they come from"""
     size: tuple[int, int]
     """(height, width) of the image"""
     visit: int = 0
@@ -43,7 +45,7 @@ class Sample:
     @property
     def words(self) -> np.ndarray:
         """(L,) bool: which positions hold a word that can be hidden."""
-        return words_in(self.tokens_L, self.length, self.mask_id)
+        return words_in(self.tokens_L, self.length, self.tokenizer)
 
 
 Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
@@ -54,13 +56,13 @@ def _view(field: str, sample: Sample, kind: str) -> dict[str, np.ndarray]:
 
 
 def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
-    hidden_L = hide_tokens(sample.tokens_L, sample.words, sample.mask_id, sample.rng("caption_ids_aug"))
+    hidden_L = hide_tokens(sample.tokens_L, sample.words, sample.tokenizer, sample.rng("caption_ids_aug"))
     return _text("caption_ids_aug", hidden_L, sample)
 
 
 def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
     rng = sample.rng("mlm_ids")
-    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.words, sample.mask_id, rng, options)
+    masked_L, labels_L = mask_tokens(sample.tokens_L, sample.words, sample.tokenizer, rng, options)
     return _text("mlm_ids", masked_L, sample) | {"mlm_labels": labels_L}
 
 
@@ -132,6 +134,22 @@ def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[st
         return fields
     others = tuple(field for field in fields if field != "caption_ids")
     return tuple(dict.fromkeys((*others, "mlm_ids")))
+
+
+def require_mask(fields: tuple[str, ...], options: AugmentOptions, tokenizer: Tokenizer) -> None:
+    """Refuse fields with hidden words where no token stands for one.
+
+    Raises:
+        UserError: says what asks for them.
+    """
+    made = fields_to_make(fields, options)
+    hidden = any(field in made for field in ("caption_ids_aug", "mlm_ids"))
+    if tokenizer.mask_id is None and (hidden or options.txt_aug):
+        flag = "--txt_aug" if options.txt_aug else "--MLM" if options.MLM else "--loss_names"
+        raise UserError(
+            f"{flag}: words are to be hidden (mlm and cons need it), but this backbone's tokenizer has no mask token; "
+            "leave such losses, --MLM and --txt_aug out"
+        )
 
 
 def aliases(fields: tuple[str, ...], options: AugmentOptions) -> dict[str, str]:

@@ -15,7 +15,16 @@ from torch.utils.data import Dataset as TorchDataset
 
 from datasets.augmentation import apply
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.fields import IMAGE_FIELDS, TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
+from datasets.batches.fields import (
+    IMAGE_FIELDS,
+    TEXT_FIELDS,
+    Sample,
+    aliases,
+    fields_to_make,
+    producers_for,
+    require_mask,
+    trim,
+)
 from datasets.batches.sampler import IdentitySampler, RandomSampler
 from datasets.captions import AugmentOptions, WordDeletion, augment_tokens
 from datasets.images.decode import ImageError
@@ -59,6 +68,7 @@ class TrainPairs(TorchDataset):
         """
         self.records, self.images, self.form, self.seed = tuple(records), images, form, seed
         self.padded = TEXT_FIELDS if form.reads_padding else padded
+        require_mask(fields, augment, form.tokenizer)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
         self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
@@ -135,7 +145,7 @@ class TrainPairs(TorchDataset):
             image_id=image_id,
             tokens_L=self.ids_NL[index],
             length=int(self.length_N[index]),
-            mask_id=self.form.tokenizer.mask_id,
+            tokenizer=self.form.tokenizer,
             size=self.images.size,
             visit=visit,
         )
@@ -143,7 +153,8 @@ class TrainPairs(TorchDataset):
             tokens_L, length = self.deletion(index, sample.rng("words"))
             sample = replace(sample, tokens_L=tokens_L, length=length)
         if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
-            tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.mask_id, sample.rng("txt_aug"))
+            rng = sample.rng("txt_aug")
+            tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.tokenizer, rng)
             sample = replace(sample, tokens_L=tokens_L, length=length)
         return sample
 

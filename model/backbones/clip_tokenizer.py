@@ -17,12 +17,8 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import regex
-import torch
-from tqdm import tqdm
 
-from utils import UserError
 from utils.inputs import Tokenizer, Tokens
-from utils.log import hide_bar
 
 MASK = "<|mask|>"
 START = "<|startoftext|>"
@@ -51,7 +47,9 @@ class ClipTokenizer(Tokenizer):
 
     def __init__(self) -> None:
         """Raises FileNotFoundError where the open_clip_torch package or its merges are missing."""
-        self.start_id, self.end_id, self.mask_id = START_ID, END_ID, MASK_ID
+        self.start_id, self.end_id, self.mask_id, self.pad_id = START_ID, END_ID, MASK_ID, 0
+        ids_V = np.arange(VOCAB_SIZE)
+        self.is_word_V = (ids_V > 0) & (ids_V < MASK_ID)  # not 0, the word "!": the published masking passes it over
         symbols = _byte_symbols()
         self._bytes = [bytes([byte]) for byte in symbols] + [bytes([byte]) + b" " for byte in symbols]
         self._byte_ids = {byte: id_ for id_, byte in enumerate(symbols)}
@@ -82,22 +80,8 @@ class ClipTokenizer(Tokenizer):
         return ids
 
     def __call__(self, texts: str | Sequence[str], length: int = CONTEXT_LENGTH) -> Tokens:
-        """Ids (N, length) of captions: start, caption, end, zeros; and how many tokens each has.
-
-        A caption that is too long is truncated, its last place given to the end token. One caption may be a string.
-        Raises UserError where ``length`` leaves no room for start and end.
-        """
-        if length < 2:
-            raise UserError(f"--text_length {length}: start and end alone take 2 tokens")
-        texts = [texts] if isinstance(texts, str) else texts
-        ids_NL = np.zeros((len(texts), length), dtype=np.int64)
-        lengths_N = np.zeros(len(texts), dtype=np.int64)
-        bar = tqdm(texts, desc="tokenising", unit="caption", leave=False, disable=hide_bar(), delay=1)
-        for row, text in enumerate(bar):
-            ids = [START_ID, *self.encode(text)[: length - 2], END_ID]
-            ids_NL[row, : len(ids)] = ids
-            lengths_N[row] = len(ids)
-        return Tokens(torch.from_numpy(ids_NL), torch.from_numpy(lengths_N))
+        """See the base class."""
+        return super().__call__(texts, length)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token, lower case, a blank after each word; start tokens are dropped."""

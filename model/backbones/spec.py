@@ -23,12 +23,27 @@ class BackboneOptions:
 
     pretrain_choice: str = opt(
         "ViT-B/16",
-        "CLIP weights: ViT-B/16, a file (TorchScript archive or state dict), or without weights: tiny (2 layers of 64, "
-        "for tests), small (4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
+        "weights: of OpenAI (ViT-B/16, ViT-B/32, ViT-L/14, ViT-L/14@336px, an archive of theirs as FILE, a state "
+        "dict as openai:FILE), of any of open_clip's CLIP or SigLIP models as open_clip:NAME:FILE, or none: tiny (2 "
+        "layers of 64, for tests), small (4 layers of 192 and 2 of 128, for the demo), random-ViT-B/16",
     )
     img_size: tuple[int, ...] = opt((384, 128), "input height and width in pixels")
     stride_size: int | None = opt(
         None, "pixels between patches; smaller than the patch makes them overlap [patch]", least=1
+    )
+
+    tokenizer: Path | None = opt(None, "tokenizer.json of a model that does not use CLIP's tokenizer (SigLIP)")
+    text_length: int | None = opt(
+        None,
+        "tokens of a caption, with start and end; longer captions are truncated [as many as the text tower takes: 77 "
+        "for CLIP]",
+        least=3,
+    )
+    text_stretch: str | None = opt(
+        None,
+        "how training stretches the text tower's positions to a --text_length above its own: all of them (linear), or "
+        "all but the first 20 (keep20)",
+        choices=("linear", "keep20"),
     )
 
     def __post_init__(self) -> None:

@@ -4,59 +4,15 @@ Shape letters: B batch, L tokens, W tower width, D joint embedding, H heads, C h
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.backbones.activations import ACTIVATIONS
+from model.backbones.sizes import OPENAI_FORM, ClipSizes, TowerForm
 from model.backbones.spec import Encoded, full_precision
-
-
-@dataclass(frozen=True)
-class ClipSizes:
-    """Everything that shapes the towers; read off a state dict by :func:`model.backbones.clip.sizes_of`."""
-
-    embed_dim: int
-    image_size: tuple[int, int]
-    """(height, width) in pixels"""
-    patch_size: int
-    stride: int
-    vision_width: int
-    vision_layers: int
-    text_width: int
-    text_layers: int
-    vocab_size: int
-    context_length: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches; patches overlap when the stride is smaller than the patch."""
-        return tuple((side - self.patch_size) // self.stride + 1 for side in self.image_size)
-
-
-class _QuickGELU(torch.autograd.Function):
-    """silu(z) / 1.702 with z = 1.702 x. Its derivative is that of silu at z, so that z alone is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        z = 1.702 * x
-        ctx.save_for_backward(z)
-        return F.silu(z) / 1.702  # not in place: compiled by PyTorch 2.11 that gives wrong gradients
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return torch.ops.aten.silu_backward(grad, *ctx.saved_tensors)
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation that OpenAI trained with."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Elementwise, any shape."""
-        return _QuickGELU.apply(x)
 
 
 class Attention(nn.Module):
@@ -99,11 +55,16 @@ class Attention(nn.Module):
         return score_BHL.softmax(dim=-1).mean(dim=1)
 
     def _mix(self, q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, causal: bool) -> Tensor:
-        # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
-        plain = q_BLW.device.type == "cpu" and q_BLW.dtype == torch.bfloat16
-        attend = _plain_attention if plain else F.scaled_dot_product_attention
-        heads = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q_BLW, k_BMW, v_BMW))
-        return attend(*heads, is_causal=causal).transpose(1, 2).flatten(2)
+        return attend(q_BLW, k_BMW, v_BMW, self.heads, causal)
+
+
+def attend(q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, heads: int, causal: bool = False) -> Tensor:
+    """Multi-head attention of projected queries over keys and values: (B, L, W)."""
+    # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
+    plain = q_BLW.device.type == "cpu" and q_BLW.dtype == torch.bfloat16
+    attention = _plain_attention if plain else F.scaled_dot_product_attention
+    by_head = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BLW, k_BMW, v_BMW))
+    return attention(*by_head, is_causal=causal).transpose(1, 2).flatten(2)
 
 
 def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool) -> Tensor:
@@ -117,11 +78,11 @@ def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: 
 class MLP(nn.Module):
     """The two-layer perceptron of a CLIP block."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden: int | None = None, activation: str = OPENAI_FORM.activation) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU()
-        self.c_proj = nn.Linear(4 * width, width)
+        self.c_fc = nn.Linear(width, hidden or 4 * width)
+        self.gelu = ACTIVATIONS[activation]()
+        self.c_proj = nn.Linear(hidden or 4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) to (..., W)."""
@@ -145,12 +106,12 @@ class Block(nn.Module):
     keep_input_only = False
     """whether training keeps nothing but the input (1 value per token and channel, for a forward pass)"""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int | None = None, form: TowerForm = OPENAI_FORM) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, form.eps)
         self.attn = Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.ln_2 = nn.LayerNorm(width, form.eps)
+        self.mlp = MLP(width, hidden, form.activation)
 
     def forward(self, x_BLW: Tensor, causal: bool = False) -> Tensor:
         """(B, L, W) to (B, L, W)."""
@@ -175,10 +136,18 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks."""
 
-    def __init__(self, width: int, layers: int, heads: int, causal: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        causal: bool = False,
+        hidden: int | None = None,
+        form: TowerForm = OPENAI_FORM,
+    ) -> None:
         super().__init__()
         self.causal = causal
-        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        heads = form.heads or heads_of(width)
+        self.resblocks = nn.ModuleList(Block(width, heads, hidden, form) for _ in range(layers))
 
     def forward(
         self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0, row_B: Tensor | None = None
@@ -224,15 +193,15 @@ def heads_of(width: int) -> int:
 class ImageTower(nn.Module):
     """Vision transformer over a non-square grid of (possibly overlapping) patches."""
 
-    def __init__(self, sizes: ClipSizes) -> None:
+    def __init__(self, sizes: ClipSizes, form: TowerForm = OPENAI_FORM) -> None:
         super().__init__()
         width, (rows, columns) = sizes.vision_width, sizes.grid
         self.conv1 = nn.Conv2d(3, width, sizes.patch_size, sizes.stride, bias=False)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(rows * columns + 1, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, sizes.vision_layers, heads_of(width))
-        self.ln_post = nn.LayerNorm(width)
+        self.ln_pre = nn.LayerNorm(width, form.eps)
+        self.transformer = Transformer(width, sizes.vision_layers, hidden=sizes.vision_hidden, form=form)
+        self.ln_post = nn.LayerNorm(width, form.eps)
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
 
     def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False) -> Encoded:
@@ -255,23 +224,26 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Causal transformer over BPE tokens."""
+    """Transformer over tokens; the end token is pooled, or the last position where attention is not causal."""
 
-    def __init__(self, sizes: ClipSizes) -> None:
+    def __init__(
+        self, sizes: ClipSizes, form: TowerForm = OPENAI_FORM, causal: bool = True, projection_bias: bool = False
+    ) -> None:
         super().__init__()
         width = sizes.text_width
         self.token_embedding = nn.Embedding(sizes.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(sizes.context_length, width))
-        self.transformer = Transformer(width, sizes.text_layers, heads_of(width), causal=True)
-        self.ln_final = nn.LayerNorm(width)
+        self.transformer = Transformer(width, sizes.text_layers, causal, sizes.text_hidden, form)
+        self.ln_final = nn.LayerNorm(width, form.eps)
         self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+        self.projection_bias = nn.Parameter(torch.zeros(sizes.embed_dim)) if projection_bias else None
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
     def forward(
         self, ids_BL: Tensor, lengths_B: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False
     ) -> Encoded:
-        """Token ids (B, L), L up to the context length, to tokens (B, L, D); the end token is pooled.
+        """Token ids (B, L), L up to the context length, to tokens (B, L, D) and the pooled one.
 
         Prompts, (P, W) for each of the first blocks, stand after the start token and are not among the tokens returned:
         token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
@@ -279,6 +251,8 @@ class TextTower(nn.Module):
         ``lengths_B``: tokens of each caption, start and end included. ``with_attention`` adds what the end token
         attends to.
         """
+        if not self.transformer.causal:
+            lengths_B = torch.full_like(lengths_B, ids_BL.shape[1])  # pools the last position, whatever stands there
         if prompts:
             ids_BL = ids_BL[:, : len(self.positional_embedding) - len(prompts[0])]
         end_B = lengths_B.clamp(max=ids_BL.shape[1]) - 1
@@ -294,5 +268,7 @@ class TextTower(nn.Module):
             if attention_BL is not None:
                 attention_BL = torch.cat([attention_BL[:, :1], attention_BL[:, 1 + room :]], dim=1)
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
+        if self.projection_bias is not None:
+            tokens_BLD = tokens_BLD + self.projection_bias
         pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
         return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()), attention_BL)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,6 +26,9 @@ _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
 ARCHIVES = {
     "ViT-B/16": ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "ViT-B/32": ("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    "ViT-L/14": ("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    "ViT-L/14@336px": ("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
 }
 """value of ``--pretrain_choice`` to (file name, sha256)"""
 
@@ -79,8 +84,45 @@ def download(url: str, path: Path, digest: str) -> Path:
     return path
 
 
+def is_published(path: Path) -> bool:
+    """Whether a file is one of OpenAI's archives, to the last bit."""
+    return file_sha256(path) in {digest for _, digest in ARCHIVES.values()}
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive or of a plain state dict (also one stored under ``model``), as they are."""
+    """The tensors of a TorchScript archive, a safetensors file or a state dict (also one below ``model``), as they are.
+
+    No code in the file is run, with one exception: an archive of OpenAI, known by its sha256, that our own reader
+    cannot read is opened by PyTorch.
+
+    Raises:
+        UserError: the file holds something else, or not what its name says.
+    """
+    try:
+        return _read_weights(path)
+    except UserError as error:
+        if not is_published(path):
+            raise
+        log.warning("%s; it is OpenAI's file, so PyTorch may open it", error)
+        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a pointer of Git LFS, not the weights; fetch them with git lfs pull")
+    if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        raise UserError(f"{path}: a text, not weights; was a web page downloaded in their place?")
+    is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    if is_safetensors != (path.suffix == ".safetensors"):
+        what = "a safetensors file, which its name does not say" if is_safetensors else "no safetensors file"
+        raise UserError(f"{path}: {what}; damaged, or to be renamed")
+    if is_safetensors:
+        try:
+            return state_dict_in(load_file(path), path)
+        except (SafetensorError, ValueError) as error:
+            raise UserError(f"{path}: damaged safetensors file ({first_line(error)})") from None
     return torchscript_weights(path) if is_torchscript(path) else state_dict_in(read_torch_file(path), path)
 
 

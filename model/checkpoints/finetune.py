@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.adapters.lora import rank_in
+from model.backbones.positions import stretch_positions
 from model.checkpoints.archives import read_torch_file, state_dict_in
 from model.checkpoints.published import our_names
 from model.retriever import Retriever
@@ -31,9 +32,15 @@ class FinetuneOptions:
         return Path(self.finetune) if self.finetune else None
 
 
-def finetune(model: Retriever, path: Path) -> None:
-    """Start from an earlier run's checkpoint, and log what was used of it. Raises UserError where it does not fit."""
+def finetune(model: Retriever, path: Path, text_stretch: str | None = None) -> None:
+    """Start from an earlier run's checkpoint, and log what was used of it. Raises UserError where it does not fit.
+
+    ``text_stretch``: how its table of text positions is stretched where the model's is longer.
+    """
     state, unknown = our_names(state_dict_in(read_torch_file(path), path))
+    positions, length = f"{model.backbone.name}.text.positional_embedding", model.backbone.spec.context_length
+    if text_stretch is not None and positions in state and len(state[positions]) < length:
+        state[positions] = stretch_positions(state[positions], length, text_stretch)
     used, unused = start_from(model, state, str(path))
     log.info("--finetune %s: used %s; not used: %s", path, ", ".join(used), ", ".join([*unused, *unknown]) or "nothing")
 
@@ -64,8 +71,8 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
         there = f"{tuple(state[first].shape)} there" if first in state else "not there"
         raise UserError(
             f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, for example {first} "
-            f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size and "
-            "--stride_size"
+            f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size, "
+            "--stride_size and --text_length"
         )
     for key in fits:
         parameters[key].copy_(state[key])

@@ -48,6 +48,12 @@ def torchscript_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: damaged TorchScript archive, or not one of weights ({first_line(error)})") from None
 
 
+def classes_in(path: Path) -> set[str]:
+    """Names of the classes whose modules a TorchScript archive holds, without their packages."""
+    with zipfile.ZipFile(path) as archive:
+        return {name for _, name in _registered(archive)}
+
+
 class _Module:
     """A module of the tree: its attributes, whatever its class was."""
 

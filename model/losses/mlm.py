@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from model.backbones.towers import QuickGELU
+from model.backbones.activations import QuickGELU
 from model.batch_views import BatchViews
 from model.losses.base import LossHead, LossTerm, Sizes, mean_classification
 from utils.options import opt

@@ -25,11 +25,15 @@ TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
 
 
 def mask(tokens: np.ndarray, length: int, seed: int, options: AugmentOptions) -> tuple[np.ndarray, np.ndarray]:
-    return mask_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed), options)
+    return mask_tokens(
+        tokens, words_in(tokens, length, shared_tokenizer()), shared_tokenizer(), np.random.default_rng(seed), options
+    )
 
 
 def hide(tokens: np.ndarray, length: int, seed: int) -> np.ndarray:
-    return hide_tokens(tokens, words_in(tokens, length, MASK_ID), MASK_ID, np.random.default_rng(seed))
+    return hide_tokens(
+        tokens, words_in(tokens, length, shared_tokenizer()), shared_tokenizer(), np.random.default_rng(seed)
+    )
 
 
 def tokenised(caption: str, length: int) -> tuple[np.ndarray, int]:
@@ -156,9 +160,10 @@ class Recorded:
         return self.fates
 
     def integers(self, low: int, high: int, count: int) -> np.ndarray:
-        assert (low, high) == (1, MASK_ID)
-        self.others = self.rng.integers(low, high, count)
-        return self.others
+        assert (low, high) == (0, MASK_ID - 1), "positions among the words, whose ids are 1 to that before the mask's"
+        drawn = self.rng.integers(low, high, count)
+        self.others = drawn + 1
+        return drawn
 
 
 class Replay(random.Random):
@@ -183,7 +188,7 @@ def test_text_augmentation_equals_a_plain_loop(caption: str):
         before = tokens.copy()
         for seed in range(30):
             rng = Recorded(seed)
-            ids, left = augment_tokens(tokens, length, MASK_ID, rng)
+            ids, left = augment_tokens(tokens, length, shared_tokenizer(), rng)
             expected = plain_augmentation(tokens[:length].tolist(), Replay(rng))
             assert ids.tolist() == expected + [0] * (room - len(expected))
             assert left == len(expected)
@@ -198,7 +203,7 @@ def test_text_augmentation_has_the_shares_of_a_plain_loop():
     trials, dice = 3000, random.Random(0)
     drawn = {"ours": [], "plain": []}
     for seed in range(trials):
-        ids, length = augment_tokens(tokens, 72, MASK_ID, np.random.default_rng(seed))
+        ids, length = augment_tokens(tokens, 72, shared_tokenizer(), np.random.default_rng(seed))
         drawn["ours"].append(ids[1 : length - 1].tolist())
         drawn["plain"].append(plain_augmentation(tokens[:72].tolist(), dice)[1:-1])
     shares = {}
@@ -218,7 +223,7 @@ def test_fates_of_tokens_are_independent():
     tokens = np.array([START_ID, 500, 600, END_ID])
     fates = Counter()
     for seed in range(8000):
-        ids, length = augment_tokens(tokens, 4, MASK_ID, np.random.default_rng(seed))
+        ids, length = augment_tokens(tokens, 4, shared_tokenizer(), np.random.default_rng(seed))
         words = ids[1 : length - 1].tolist()
         fates["both" if words == [500, 600] else "none" if not words else len(words)] += 1
     assert fates["both"] / 8000 == pytest.approx(0.64, abs=0.015)
@@ -232,7 +237,7 @@ def test_id_0_inside_is_a_token(caption: str):
     tokens, length = tokenised(caption, 12)
     assert 0 in tokens[:length], "the caption is meant to have one"
     assert tokens[length - 1] == END_ID
-    words = words_in(tokens, length, MASK_ID)
+    words = words_in(tokens, length, shared_tokenizer())
     assert words.tolist() == [0 < position < length - 1 and tokens[position] > 0 for position in range(12)]
     for seed in range(20):
         masked, labels = mask(tokens, length, seed, AugmentOptions(mask_probability=0.9))

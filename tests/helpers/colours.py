@@ -15,7 +15,7 @@ from gallery.photos import find_photos, photo_batches
 from gallery.ranking import build_ranking
 from gallery.searcher import Searcher
 from utils.device import Precision
-from utils.inputs import InputFormat, Tokenizer, Tokens
+from utils.inputs import InputFormat, Tokenizer
 
 SIZE = (8, 4)
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}
@@ -46,13 +46,11 @@ class ColourModel:
 class Words(Tokenizer):
     """1, 2, 3 for the colours, 9 for any other word, 8 at both ends."""
 
+    start_id = end_id = 8
+    pad_id = 0
+
     def encode(self, text: str) -> list[int]:
         return [list(COLOURS).index(word) + 1 if word in COLOURS else 9 for word in text.split()]
-
-    def __call__(self, texts: list[str], length: int) -> Tokens:
-        rows = [[8, *self.encode(text)[: length - 2], 8] for text in texts]
-        ids_NL = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-        return Tokens(ids_NL, torch.tensor([len(row) for row in rows]))
 
 
 def paint(path: Path, colour: str, size: tuple[int, int] = (20, 40)) -> None:

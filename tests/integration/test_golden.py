@@ -119,7 +119,8 @@ def test_published_configs(case: Case):
 def test_towers_start_from_their_clip_archive(case: Case):
     if not (case.folder / "clip.pt").exists():
         pytest.skip("this case has no clip.pt")
-    backbone = dataclasses.replace(case.options.get(BackboneOptions), pretrain_choice=str(case.folder / "clip.pt"))
+    choice = f"openai:{case.folder / 'clip.pt'}"
+    backbone = dataclasses.replace(case.options.get(BackboneOptions), pretrain_choice=choice)
     trained = case.retriever().clip.state_dict()
     for name, value in load_backbone(backbone).state_dict().items():
         torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3, msg=name)

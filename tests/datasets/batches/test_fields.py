@@ -9,7 +9,7 @@ import pytest
 from datasets.augmentation import PAD
 from datasets.batches.fields import TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
 from datasets.captions import AugmentOptions
-from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
+from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, shared_tokenizer
 
 TOKENS = np.array([START_ID, *range(100, 140), END_ID, 0, 0])
 BOTH = ("images", "caption_ids", "images_aug", "caption_ids_aug")
@@ -18,7 +18,7 @@ BOTH = ("images", "caption_ids", "images_aug", "caption_ids_aug")
 def produce(
     fields: tuple[str, ...], options: AugmentOptions, index: int = 0, tokens: np.ndarray = TOKENS, length: int = 42
 ) -> dict[str, np.ndarray]:
-    sample = Sample(1, 1, index, 0, 0, tokens, length, MASK_ID, (96, 32))
+    sample = Sample(1, 1, index, 0, 0, tokens, length, shared_tokenizer(), (96, 32))
     return {name: value for make in producers_for(fields) for name, value in make(sample, options).items()}
 
 

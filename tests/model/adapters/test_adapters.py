@@ -11,9 +11,11 @@ from datasets.captions import AugmentOptions, mask_tokens, words_in
 from model.adapters import FreezeOptions, add_adapters
 from model.adapters.lora import LoRAOptions
 from model.adapters.prompts import PromptOptions
-from model.backbones.clip import CLIP, at_resolution
+from model.backbones.clip import CLIP
+from model.backbones.clip_tokenizer import shared_tokenizer
+from model.backbones.sizes import ClipSizes
 from model.backbones.spec import BackboneOptions
-from model.backbones.towers import ClipSizes
+from model.backbones.weights import at_resolution
 from model.build import build_retriever
 from model.checkpoints.restore import restore_encoder
 from model.losses import HEADS
@@ -22,7 +24,6 @@ from utils import UserError
 
 SIZES = ClipSizes(32, (32, 32), 16, 16, 64, 3, 32, 2, 49408, 77)
 BACKBONE = BackboneOptions(img_size=(48, 32))
-MASK_ID = 49405
 
 
 def build(loss_names="sdm", **flags):
@@ -46,9 +47,13 @@ def batch():
     for row, length in enumerate(lengths.tolist()):
         ids[row, :length] = torch.tensor([49406, *rng.integers(300, 40000, length - 2), 49407])
     ids[2, 3] = 0  # is a word too, as in "!("
-    words = [words_in(row, length, MASK_ID) for row, length in zip(ids.numpy(), lengths.tolist(), strict=True)]
+    words = [
+        words_in(row, length, shared_tokenizer()) for row, length in zip(ids.numpy(), lengths.tolist(), strict=True)
+    ]
     rows = zip(ids.numpy(), words, strict=True)
-    masked, labels = zip(*(mask_tokens(row, word, MASK_ID, rng, AugmentOptions()) for row, word in rows), strict=True)
+    masked, labels = zip(
+        *(mask_tokens(row, word, shared_tokenizer(), rng, AugmentOptions()) for row, word in rows), strict=True
+    )
     fields = {
         "images": torch.from_numpy(rng.standard_normal((4, 3, 48, 32), dtype=np.float32)),
         "caption_ids": ids,

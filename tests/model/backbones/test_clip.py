@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbones import BACKBONES, load_backbone
-from model.backbones.clip import CLIP, RANDOM, resize_positions
+from model.backbones.clip import CLIP, RANDOM
+from model.backbones.positions import resize_positions
 from model.backbones.spec import Backbone, BackboneOptions
 from model.checkpoints import archives
 from utils import UserError
@@ -92,13 +93,15 @@ def test_archives_and_state_dicts(tmp_path: Path, openai_state: dict[str, Tensor
 
 def test_weights_that_are_not_clip(tmp_path: Path, openai_state: dict[str, Tensor]):
     path = tmp_path / "weights.pt"
-    with pytest.raises(UserError, match="neither a file nor one of ViT-B/16, tiny"):
+    with pytest.raises(UserError, match="neither a file nor one of ViT-B/16, ViT-B/32"):
         load_backbone(BackboneOptions(str(path)))
     path.write_bytes(b"no archive")
     with pytest.raises(UserError, match="weights.pt: "):
         load_backbone(BackboneOptions(str(path)))
     torch.save({"fc.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(UserError, match="not a CLIP vision transformer, it has no weight 'visual.conv1.weight'"):
+    with pytest.raises(
+        UserError, match="not weights of a CLIP vision transformer, it has no weight 'visual.conv1.weight'"
+    ):
         load_backbone(BackboneOptions(str(path)))
     openai_state["ln_final.bias"] = torch.zeros(5)
     torch.save(openai_state, path)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.backbones.clip import CLIP, RANDOM, VIT_B_16, clip_names, sizes_of
+from model.backbones.clip import CLIP, RANDOM, VIT_B_16, clip_names
+from model.backbones.weights import sizes_of
 
 START, END = 49406, 49407
 

@@ -8,6 +8,7 @@ import torch
 
 import train
 from model.backbones import load_backbone
+from model.backbones.positions import stretch_positions
 from model.backbones.spec import BackboneOptions
 from model.build import build_retriever
 from model.checkpoints.finetune import finetune, start_from
@@ -49,3 +50,15 @@ def test_a_foreign_temperature_does_not_become_itms(
     torch.save({"model": {**towers, "heads.itm.temp": torch.tensor(0.2)}}, path)
     finetune(model, path)
     assert model.heads["itm"].temp.item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("rule", ["linear", "keep20"])
+def test_text_positions_are_stretched(tmp_path: Path, rule: str):
+    short, path = build("--loss_names", "itc").state_dict(), tmp_path / "short.pth"
+    torch.save({"model": short}, path)
+    long = build("--loss_names", "itc", "--text_length", "168", "--text_stretch", rule)
+    finetune(long, path, rule)
+    name = "clip.text.positional_embedding"
+    assert torch.equal(long.state_dict()[name], stretch_positions(short[name], 168, rule))
+    with pytest.raises(UserError, match=r"positional_embedding .*\(77, 64\) there, \(168, 64\) here.*--text_length"):
+        finetune(long, path)

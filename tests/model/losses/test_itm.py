@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import model.losses.itm as itm
 from model.backbones.clip import CLIP
-from model.backbones.towers import ClipSizes
+from model.backbones.sizes import ClipSizes
 from model.build import build_retriever
 from model.cross_former import CrossFormer
 from solver.optimizer import SolverOptions, build_optimizer
