@@ -3,6 +3,7 @@
 # bash run.sh train ARGS...     train.py
 # bash run.sh test ARGS...      test.py
 # bash run.sh search ARGS...    search.py
+# bash run.sh export ARGS...    export.py
 # bash run.sh ablation DIR LOSSES... -- ARGS...   train.py with each of the losses, then one table
 # bash run.sh check [ARGS...]   lint and all tests (ARGS go to pytest)
 # bash run.sh COMMAND ARGS...   any other command, in the same environment
@@ -51,6 +52,7 @@ demo) shift || true; demo "$@" ;;
 train) shift; exec python "$here/train.py" "$@" ;;
 test) shift; exec python "$here/test.py" "$@" ;;
 search) shift; exec python "$here/search.py" "$@" ;;
+export) shift; exec python "$here/export.py" "$@" ;;
 ablation) shift; exec bash "$here/configs/ablation.sh" "$@" ;;
 check) shift; check "$@" ;;
 *) exec "$@" ;;

@@ -10,37 +10,27 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from datasets.options import DataOptions, data_options
+from datasets.options import DataOptions
 from gallery.options import PageOptions, QueryOptions, RankingOptions, SearchOptions
-from model.adapters.lora import LoRAOptions
-from model.adapters.parsing import ParsingOptions
-from model.backbones.spec import BackboneOptions
-from model.build import model_options
-from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT, TRAINING_ONLY
+from model.feature_encoder import RUN_OPTIONS
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT, unread_by
 from utils import UserError
 from utils.command import parse, run_command
 from utils.device import DeviceOptions
 from utils.log import NEXT, setup_logger
-from utils.options import flag_names
 
 GROUPS = {
     "search": [QueryOptions, SearchOptions, RankingOptions, PageOptions, DeviceOptions],
-    "as in training (from --config_file)": [DataOptions, BackboneOptions, LoRAOptions, ParsingOptions],
+    "as in training (from --config_file)": [DataOptions, *RUN_OPTIONS],
 }
 """every flag of search.py, by section of --help"""
-UNREAD = TRAINING_ONLY | {
-    name
-    for members in (*data_options().values(), *model_options().values())
-    for name in flag_names(*members) - flag_names(*(options for group in GROUPS.values() for options in group))
-}
-"""flags that a run's configs.yaml may hold and that mean nothing here"""
 
 log = logging.getLogger("descry")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Search from flags, which are those of the run's ``configs.yaml`` unless given; see docs/search.md."""
-    options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=UNREAD, lenient=True)
+    options = parse(GROUPS, argv, __doc__, PUBLISHED_WITHOUT_EFFECT, unread=unread_by(GROUPS), lenient=True)
     if options.config_file is None:
         raise UserError("--config_file: say which run to search with, as in --config_file logs/.../configs.yaml")
     search, query, page = (options.get(group) for group in (SearchOptions, QueryOptions, PageOptions))

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from prettytable import PrettyTable
 
-from gallery.encoder import FeatureEncoder
 from gallery.index import EncodedPhotos, GalleryIndex, IndexedPhotos
 from gallery.options import RankingOptions
 from gallery.ranking import build_ranking
 from gallery.searcher import Searcher
 from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
+from model.feature_encoder import FeatureEncoder
 from model.retriever import Retriever
 from utils.device import DeviceOptions, pick_precision
 
@@ -113,7 +113,9 @@ def main() -> None:
         model = Retriever(backbone, precision=pick_precision(DeviceOptions())).eval()
         encoder = FeatureEncoder(model, model.input_format(77))
         searcher = Searcher(Path(folder), photos, flat, encoder)
-        whole = searcher.by_texts if backbone.spec.embed_dim == args.dim else lambda texts, k: encoder.texts(texts)
+        whole = (
+            searcher.by_texts if backbone.spec.embed_dim == args.dim else lambda texts, k: encoder.encode_text(texts)
+        )
         spent["sentence to ranked names"] = seconds_of({"": lambda _: whole([QUERY], args.k)}, query_QD)[""]
 
     machine = f"{model.precision}, {torch.get_num_threads()} threads"

@@ -1,20 +1,20 @@
 """From flags to a searcher: the model of a run, and the index of a folder of photos."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from datasets.options import DataOptions
-from gallery.encoder import FeatureEncoder
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
 from gallery.options import RankingOptions, SearchOptions
-from gallery.photos import find_photos, photo_batches
+from gallery.photos import PhotoBatch, find_photos, photo_batches
 from gallery.ranking import build_ranking
 from gallery.results import export
 from gallery.searcher import Searcher
 from model.adapters.lora import LoRAOptions
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore
+from model.feature_encoder import FeatureEncoder
 from utils import UserError
 from utils.device import DeviceOptions, pick_precision
 from utils.files import file_sha256
@@ -47,8 +47,10 @@ def open_searcher(options: Options) -> Searcher:
         "parsing": asdict(restored.parsing),
         "precision": model.precision.name,
     }
+    if model.token_selection is not None:
+        about["select_ratio"] = model.token_selection.ratio
     folder = index_folder(flags.index_dir or run_dir / "search" / "index", flags.gallery, about)
-    index = GalleryIndex(folder, about, model.backbone.spec.embed_dim)
+    index = GalleryIndex(folder, about, model.feature_width)
     if flags.update:
         _update(index, encoder, flags, options.get(DataOptions).workers)
     photos = index.read()
@@ -61,6 +63,12 @@ def open_searcher(options: Options) -> Searcher:
     return Searcher(flags.gallery, photos, ranking, encoder)
 
 
+def encoded(batches: Iterable[PhotoBatch], encoder: FeatureEncoder) -> Iterator[EncodedPhotos]:
+    """Photos to features, batch by batch."""
+    for names, pixels_BCHW, faults in batches:
+        yield EncodedPhotos(names, encoder.encode_pixels(pixels_BCHW).numpy(), faults)
+
+
 def _update(index: GalleryIndex, encoder: FeatureEncoder, flags: SearchOptions, workers: int) -> None:
     """Bring the index up to date, and say what the folder holds."""
     stamps, links, others = find_photos(flags.gallery)
@@ -70,7 +78,7 @@ def _update(index: GalleryIndex, encoder: FeatureEncoder, flags: SearchOptions, 
 
     def encode(names: Sequence[str]) -> Iterator[EncodedPhotos]:
         size = encoder.inputs.image_size
-        return encoder.photos(photo_batches(names, flags.gallery, size, flags.index_batch, workers))
+        return encoded(photo_batches(names, flags.gallery, size, flags.index_batch, workers), encoder)
 
     if faults := index.update(stamps, encode):
         log.warning("%d photos cannot be read:\n%s", len(faults), "\n".join(faults.values()))

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.parallel import chunked
-from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
 from gallery.photos import printable
 from gallery.ranking import Ranking
+from model.feature_encoder import FeatureEncoder
 from utils import UserError
 
 _TEXTS_AT_ONCE = 64
@@ -47,7 +47,7 @@ class Searcher:
         hits = []
         for some in chunked(texts, _TEXTS_AT_ONCE):
             with self._lock:
-                hits += self._hits(self.encoder.texts(some), k)
+                hits += self._hits(self.encoder.encode_text(some, progress=False).numpy(), k)
         return hits
 
     def by_image(self, path: Path, k: int) -> list[PhotoHit]:
@@ -57,7 +57,7 @@ class Searcher:
             ImageError: the file cannot be decoded.
         """
         with self._lock:
-            return self._hits(self.encoder.image_file(path), k)[0]
+            return self._hits(self.encoder.encode_image([path], progress=False).numpy(), k)[0]
 
     def by_photo(self, position: int, k: int) -> list[PhotoHit]:
         """The ``k`` photos most similar to one of the gallery, which comes first.

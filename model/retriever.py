@@ -104,6 +104,11 @@ class Retriever(nn.Module):
         return {"BGE": self.backbone.spec.embed_dim, "TSE": self.token_selection.width}
 
     @property
+    def feature_width(self) -> int:
+        """Of :attr:`Encoded.feature`."""
+        return sum(self.embeddings.values()) or self.backbone.spec.embed_dim
+
+    @property
     def reads_padding(self) -> bool:
         """Whether the padding behind a caption changes its feature, so that it must not be cut off."""
         parsed = self.parsing is not None and self.parsing.stages

@@ -1,5 +1,9 @@
 """Flags in commands and run directories that mean nothing for a program: published ones, and those of training."""
 
+from collections.abc import Mapping, Sequence
+
+from datasets.options import data_options
+from model.build import model_options
 from model.checkpoints.finetune import FinetuneOptions
 from processor.run_dir.layout import RunOptions
 from processor.trainer import LoopOptions
@@ -32,3 +36,10 @@ PUBLISHED_WITHOUT_EFFECT = {
 
 TRAINING_ONLY = flag_names(RunOptions, FinetuneOptions, SolverOptions, ScheduleOptions, LoopOptions)
 """flags in a run's configs.yaml that neither testing nor searching reads"""
+
+
+def unread_by(groups: Mapping[str, Sequence[type]]) -> set[str]:
+    """Flags that a run's configs.yaml may hold and that mean nothing for a program with these ``groups`` of flags."""
+    read = flag_names(*(options for group in groups.values() for options in group))
+    saved = (*data_options().values(), *model_options().values())
+    return TRAINING_ONLY | (flag_names(*(options for group in saved for options in group)) - read)

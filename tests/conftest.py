@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import export as export_script
 import search as search_script
 import test as test_script
 import train as train_script
@@ -35,10 +36,10 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a script's main function, expect exit code 2, and return its one error message."""
 
     def run(script: str, *args: object) -> str:
-        main = {"train": train_script.main, "test": test_script.main, "search": search_script.main}[script]
+        scripts = {"train": train_script, "test": test_script, "search": search_script, "export": export_script}
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run_command(main, [str(arg) for arg in args])
+            run_command(scripts[script].main, [str(arg) for arg in args])
         assert ended.value.code == 2
         errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(errors) == 1

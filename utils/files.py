@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,32 @@ def replacing(path: Path, keep: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # gone where it took its place, impossible where the name is too long
             part.unlink()
+
+
+@contextmanager
+def new_folder(path: Path, flag: str) -> Iterator[Path]:
+    """A folder beside ``path``, to be filled, that gets this name once it is complete; if that fails nothing is left.
+
+    Raises:
+        UserError: there is something at ``path`` already, or it cannot be written; names the ``flag``.
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{flag} {path}: exists already; name a new folder")
+    part = path.with_name(f".{path.name}.part")  # the same name every time: what a killed process left is cleared away
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        yield part
+        part.rename(path)
+        _sync_folder(path.parent)
+    except UserError:
+        raise
+    except OSError as error:
+        reason = _system_error(error) or first_line(error)
+        raise UserError(f"{flag} {path}: cannot be written ({reason}); name another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

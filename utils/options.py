@@ -214,11 +214,24 @@ def _plain(value: Any) -> Any:
 def read_config(
     path: Path, flags: Iterable[Flag], ignored: Collection[str], given: Collection[str] = (), lenient: bool = False
 ) -> dict[str, Any]:
-    """The flags of a yaml file, typed.
+    """The flags of a yaml file, typed; see :func:`typed_flags`."""
+    return typed_flags(read_yaml(path), path, flags, ignored, given, lenient)
+
+
+def typed_flags(
+    content: Mapping[str, Any],
+    path: Path,
+    flags: Iterable[Flag],
+    ignored: Collection[str] = (),
+    given: Collection[str] = (),
+    lenient: bool = False,
+) -> dict[str, Any]:
+    """The flags that a file holds, typed.
 
     A key in capitals that is a flag in small letters is that flag: forks of IRRA saved some twice.
 
     Args:
+        content: of the file.
         path: the file.
         flags: that it may hold.
         ignored: keys without effect.
@@ -230,7 +243,6 @@ def read_config(
     """
     values, unknown = {}, []
     by_name = {name: flag for flag in flags for name in (flag.name, *flag.aliases)}
-    content = read_yaml(path)
     for key, value in content.items():
         flag = by_name.get(key) or (by_name.get(key.lower()) if key.lower() not in content else None)
         if key in ignored or (flag is None and key.lower() in by_name):

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from datasets.parallel import chunked, run_chunks
 from utils import UserError
+from utils.files import first_line
 
 MAX_PIXELS = 2**26
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -84,8 +85,28 @@ def load_resized(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ImageError: names the path and the reason.
     """
+    return _resized(decode(path), size)
+
+
+def resize_picture(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The same for an image in memory: the pixels that the file gives which it was opened from.
+
+    Raises:
+        ImageError: it cannot be read, or not be converted to 8-bit RGB.
+    """
+    try:
+        upright = picture
+        with suppress(Exception):
+            upright = ImageOps.exif_transpose(picture)
+        return _resized(_to_rgb(upright), size)
+    except Exception as error:
+        shown = f"{picture.mode} image of {picture.width} x {picture.height} pixels"
+        raise ImageError(f"{shown}: {first_line(error)}") from None
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     height, width = size
-    resized = decode(path).resize((width, height), Image.Resampling.BILINEAR)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 

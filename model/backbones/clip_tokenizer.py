@@ -89,6 +89,16 @@ class ClipTokenizer(Tokenizer):
         text = b"".join(self._bytes[id_] for id_ in before_end if id_ != START_ID)
         return text.decode("utf-8", errors="replace").rstrip(" ")
 
+    def vocabulary(self) -> tuple[dict[str, int], list[tuple[str, str]]]:
+        """The id of every token, and the merges in the order of learning, as other programs for such tokens take them.
+
+        A byte is written as the character that stands for it, the end of a word as ``</w>``.
+        """
+        symbols = list(_byte_symbols().values())
+        merges = [(left, right) for left, right in _read_merges(MASK_ID - 2 * len(symbols))]
+        tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *map("".join, merges), MASK, START, END]
+        return {token: id_ for id_, token in enumerate(tokens)}, merges
+
     def _split(self, word: str) -> list[int]:
         """Apply the merges to one word: always the earliest learned, everywhere in the word, until none fits."""
         ids = [self._byte_ids[byte] for byte in word.encode()]

@@ -97,6 +97,10 @@ class FileTokenizer(Tokenizer):
             text = text.replace("_", " ").translate(_DELETED).lower()
         return " ".join(text.split())
 
+    def as_json(self) -> tuple[str, bool]:
+        """The content of the file, without truncation and padding, and whether :meth:`clean` drops punctuation."""
+        return self._read.to_str(), self._canonical
+
     def encode(self, text: str) -> list[int]:
         """Ids of a caption of any length, without start and end."""
         return self._read.encode(self.clean(text), add_special_tokens=False).ids

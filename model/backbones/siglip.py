@@ -47,7 +47,7 @@ class AttentionPool(nn.Module):
         return recomputed(self._pool, x_BLW) if kept else self._pool(x_BLW)
 
     def _pool(self, x_BLW: Tensor) -> Tensor:
-        query_B1W = self.q_proj(self.query).expand(len(x_BLW), 1, -1)
+        query_B1W = self.q_proj(self.query).expand(x_BLW.shape[0], 1, -1)
         value_BLW = self.v_proj(x_BLW)
         mixed_B1W = attend(query_B1W, self.k_proj(x_BLW), value_BLW, self.heads)
         out_BMW = self.out_proj(torch.cat([mixed_B1W, value_BLW], dim=1))

@@ -46,7 +46,7 @@ class Attention(nn.Module):
     def weights(self, x_BLW: Tensor, row_B: Tensor, causal: bool = False) -> Tensor:
         """What one token of each sequence, at position ``row_B``, attends to: (B, L) float32, mean over the heads."""
         q_BLW, k_BLW, _ = self.in_proj(x_BLW).chunk(3, dim=-1)
-        q_BHC = q_BLW[torch.arange(len(row_B), device=row_B.device), row_B].unflatten(-1, (self.heads, -1))
+        q_BHC = q_BLW[torch.arange(row_B.shape[0], device=row_B.device), row_B].unflatten(-1, (self.heads, -1))
         k_BLHC = k_BLW.unflatten(-1, (self.heads, -1))
         score_BHL = full_precision(torch.einsum("bhc,blhc->bhl", q_BHC, k_BLHC)) * q_BHC.shape[-1] ** -0.5
         if causal:
@@ -181,7 +181,7 @@ class Transformer(nn.Module):
 
 def inserted(before_BLW: Tensor, prompts_PW: Tensor, after_BMW: Tensor) -> Tensor:
     """The same prompts between two parts of every sequence of a batch: (B, L + P + M, W)."""
-    prompts_BPW = prompts_PW.to(before_BLW.dtype).expand(len(before_BLW), -1, -1)
+    prompts_BPW = prompts_PW.to(before_BLW.dtype).expand(before_BLW.shape[0], -1, -1)
     return torch.cat([before_BLW, prompts_BPW, after_BMW], dim=1)
 
 
@@ -216,7 +216,7 @@ class ImageTower(nn.Module):
         length = x_BLW.shape[1]
         if prompts:
             x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
-        row_B = torch.zeros(len(x_BLW), dtype=torch.long, device=x_BLW.device) if with_attention else None
+        row_B = torch.zeros(x_BLW.shape[0], dtype=torch.long, device=x_BLW.device) if with_attention else None
         x_BLW, attention_BL = self.transformer(self.ln_pre(x_BLW), prompts, start=length, row_B=row_B)
         tokens_BLD = self.ln_post(x_BLW[:, :length]) @ self.proj
         attention_BL = None if attention_BL is None else attention_BL[:, :length]
@@ -270,5 +270,5 @@ class TextTower(nn.Module):
         tokens_BLD = self.ln_final(x_BLW) @ self.text_projection
         if self.projection_bias is not None:
             tokens_BLD = tokens_BLD + self.projection_bias
-        pooled_BD = tokens_BLD[torch.arange(len(end_B), device=end_B.device), end_B]
+        pooled_BD = tokens_BLD[torch.arange(end_B.shape[0], device=end_B.device), end_B]
         return Encoded(tokens_BLD, pooled_BD, tokens_BLD.new_zeros(()), attention_BL)

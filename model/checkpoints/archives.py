@@ -1,18 +1,19 @@
 """Files of weights: found on disk, downloaded, read without running code in them, loaded strictly."""
 
+import json
 import logging
 import os
 import pickle
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +24,12 @@ from utils.files import file_sha256, first_line
 log = logging.getLogger("descry")
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
+
+SAFETENSORS = ".safetensors"
+"""what the names of such files end in"""
+
+FLAGS = "flags"
+"""key of their metadata under which an exported run has its flags, as json"""
 
 ARCHIVES = {
     "ViT-B/16": ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
@@ -115,15 +122,50 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         raise UserError(f"{path}: a text, not weights; was a web page downloaded in their place?")
     is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
-    if is_safetensors != (path.suffix == ".safetensors"):
+    if is_safetensors != (path.suffix == SAFETENSORS):
         what = "a safetensors file, which its name does not say" if is_safetensors else "no safetensors file"
         raise UserError(f"{path}: {what}; damaged, or to be renamed")
     if is_safetensors:
-        try:
-            return state_dict_in(load_file(path), path)
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"{path}: damaged safetensors file ({first_line(error)})") from None
+        return read_state(path)
     return torchscript_weights(path) if is_torchscript(path) else state_dict_in(read_torch_file(path), path)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint: of what ``torch.save`` wrote, or of ``FILE.safetensors``."""
+    if path.suffix != SAFETENSORS:
+        return state_dict_in(read_torch_file(path), path)
+    with safetensors_file(path) as file:
+        return state_dict_in({key: file.get_tensor(key) for key in file.keys()}, path)  # noqa: SIM118
+
+
+@contextmanager
+def safetensors_file(path: Path) -> Iterator[safe_open]:
+    """A safetensors file, open for reading.
+
+    Raises:
+        UserError: names the file and whether it is absent, or damaged or something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged safetensors file, or something else ({first_line(error)})") from None
+
+
+def flags_in(path: Path) -> dict[str, Any]:
+    """The flags in the metadata of a file that ``export.py --format safetensors`` wrote.
+
+    Raises:
+        UserError: the file is damaged or comes from another program.
+    """
+    with safetensors_file(path) as file:
+        written = (file.metadata() or {}).get(FLAGS)
+    try:
+        return dict(json.loads(written))
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: holds no flags of a run; name a run directory instead") from None
 
 
 def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:

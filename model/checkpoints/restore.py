@@ -13,7 +13,7 @@ from model.adapters.token_selection import TokenSelection, TokenSelectionOptions
 from model.backbones import BACKBONES
 from model.backbones.clip import CLIP
 from model.backbones.spec import BackboneOptions
-from model.checkpoints.archives import load_strict, read_torch_file, state_dict_in
+from model.checkpoints.archives import load_strict, read_state
 from model.checkpoints.published import has_published_parsing, our_names
 from model.retriever import FLOAT32, Retriever
 from utils.device import Precision
@@ -39,7 +39,7 @@ class RestoredRun:
 
 def restore(checkpoint: Path, get: GetOptions, precision: Precision = FLOAT32) -> RestoredRun:
     """The encoder of a checkpoint, ours or a published one. Raises UserError, which says what is wrong with it."""
-    saved = state_dict_in(read_torch_file(checkpoint), checkpoint)
+    saved = read_state(checkpoint)
     state, unknown = our_names(saved)
     parsing = get(ParsingOptions)
     if parsing.php_attention is None and has_published_parsing(saved):

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gallery.encoder import FeatureEncoder
 from gallery.index import IndexedPhotos
 from gallery.options import QueryOptions
 from gallery.photos import printable
@@ -19,6 +18,7 @@ from gallery.results import Answer, export, write_answers
 from gallery.searcher import PhotoHit, Searcher
 from model.backbones import load_backbone
 from model.backbones.spec import BackboneOptions
+from model.feature_encoder import FeatureEncoder
 from model.retriever import Retriever
 from tests.helpers.colours import COLOURS, SIZE, ColourModel, colour_encoder, colour_searcher, paint, unit_rows
 
@@ -55,8 +55,8 @@ def test_a_model_that_attends_over_the_batch_sees_one_sample_at_a_time():
     pixels_BCHW = torch.randint(0, 255, (3, 3, *SIZE), dtype=torch.uint8)
     texts = ["red", "green red blue", "blue"]
     leaking, alone = colour_encoder(ColourModel(attends_over_batch=True)), colour_encoder()
-    np.testing.assert_allclose(leaking.images(pixels_BCHW), alone.images(pixels_BCHW), rtol=1e-6)
-    np.testing.assert_allclose(leaking.texts(texts), alone.texts(texts), rtol=1e-6)
+    torch.testing.assert_close(leaking.encode_pixels(pixels_BCHW), alone.encode_pixels(pixels_BCHW))
+    torch.testing.assert_close(leaking.encode_text(texts), alone.encode_text(texts))
 
 
 def test_padding_is_kept_for_a_model_that_reads_it():
@@ -68,7 +68,7 @@ def test_padding_is_kept_for_a_model_that_reads_it():
             return super().encode_text(ids_BL, lengths_B)
 
     for reads_padding in (False, True):
-        colour_encoder(Watching(), reads_padding).texts(["red", "red hat"])
+        colour_encoder(Watching(), reads_padding).encode_text(["red", "red hat"])
     assert lengths == [(4, [3, 4]), (6, [3, 4])]
 
 
@@ -76,11 +76,10 @@ def test_queries_with_id_0_inside_keep_their_end():
     model = Retriever(load_backbone(BackboneOptions("tiny"))).eval()
     encoder = FeatureEncoder(model, model.input_format(77))
     texts = ["a man in black !(", "a woman in a red coat !("]
-    alone_QD = np.concatenate([encoder.texts([text]) for text in texts])
+    alone_QD = torch.cat([encoder.encode_text(text) for text in texts])
     with torch.inference_mode():
         whole_QD = model.encode_text(*encoder.inputs.tokenizer(texts, 77)).pooled
-    expected_QD = torch.nn.functional.normalize(whole_QD, dim=1).numpy()
-    np.testing.assert_allclose(alone_QD, expected_QD, atol=1e-5)
+    torch.testing.assert_close(alone_QD, torch.nn.functional.normalize(whole_QD, dim=1), atol=1e-5, rtol=0)
     assert alone_QD[0] @ alone_QD[1] < 0.999
 
 

@@ -1,5 +1,6 @@
 """A model that knows three colours: small enough to see what a search should find."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,12 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gallery.encoder import FeatureEncoder
 from gallery.index import GalleryIndex
+from gallery.open import encoded
 from gallery.options import RankingOptions
 from gallery.photos import find_photos, photo_batches
 from gallery.ranking import build_ranking
 from gallery.searcher import Searcher
+from model.feature_encoder import FeatureEncoder
 from utils.device import Precision
 from utils.inputs import InputFormat, Tokenizer
 
@@ -67,8 +69,9 @@ def colour_encoder(model: ColourModel | None = None, reads_padding: bool = False
 def colour_index(gallery: Path, folder: Path) -> GalleryIndex:
     """An index of ``gallery`` that is up to date."""
     index = GalleryIndex(folder, {"model": "colours"}, 3)
-    encode = colour_encoder().photos
-    index.update(find_photos(gallery).stamps, lambda names: encode(photo_batches(names, gallery, SIZE, 2, 0)))
+    encoder = colour_encoder()
+    batches = partial(photo_batches, folder=gallery, size=SIZE, batch_size=2, workers=0)
+    index.update(find_photos(gallery).stamps, lambda names: encoded(batches(names), encoder))
     return index
 
 

@@ -15,6 +15,7 @@ LISTS = ("run", "search", "export", "dev")
 IMPORTERS = {
     "run": [f"{package}/**/*.py" for package in ("utils", "datasets", "model", "solver", "processor")],
     "search": ["analysis/**/*.py", "gallery/**/*.py", "train.py", "test.py", "search.py"],
+    "export": ["exports/**/*.py", "export.py"],
     "dev": ["tests/**/*.py", "benchmarks/**/*.py", ".github/**/*.py"],
 }
 """which files may import what a list names"""
@@ -62,7 +63,7 @@ def test_no_package_is_named_in_two_lists():
     assert sum(len(named(name)) for name in LISTS) == len(named(*LISTS))
 
 
-@pytest.mark.parametrize("lists", [("run",), ("run", "search"), LISTS], ids="+".join)
+@pytest.mark.parametrize("lists", [("run",), ("run", "search"), ("run", "export"), LISTS], ids="+".join)
 def test_every_imported_package_is_named(lists: tuple[str, ...]):
     files = [path for where in IMPORTERS[lists[-1]] for path in sorted(ROOT.glob(where))]
     assert files

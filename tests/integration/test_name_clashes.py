@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.runs import ROOT
 
-NAMES = ("datasets", "model", "solver", "processor", "analysis", "gallery", "utils")
+NAMES = ("datasets", "model", "solver", "processor", "analysis", "gallery", "exports", "utils")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "command",
-    [("train.py",), ("test.py",), ("search.py",), ("-m", "datasets.mannequins"), ("-m", "analysis.compare")],
+    [
+        ("train.py",),
+        ("test.py",),
+        ("search.py",),
+        ("export.py",),
+        ("-m", "datasets.mannequins"),
+        ("-m", "analysis.compare"),
+    ],
     ids=" ".join,
 )
 def test_our_programs_find_our_packages(environment: dict[str, str], command: tuple[str, ...]):

@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+import export as export_script
 import search as search_script
 import test as test_script
 import train as train_script
@@ -54,7 +55,7 @@ def test_links_lead_somewhere(page: str):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_named_flags_exist(page: str):
-    scripts = (train_script, test_script, search_script)
+    scripts = (train_script, test_script, search_script, export_script)
     help_text = "".join(build_parser(script.GROUPS, "").format_help() for script in scripts)
     of_modules = re.compile(r"python -m ([\w.]+)([^`|\n]*)")
     for module, flags in of_modules.findall(text_of(page)):
