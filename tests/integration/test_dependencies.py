@@ -19,7 +19,13 @@ IMPORTERS = {
     "dev": ["tests/**/*.py", "benchmarks/**/*.py", ".github/**/*.py"],
 }
 """which files may import what a list names"""
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "faiss": "faiss-cpu", "open_clip": "open-clip-torch"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "faiss": "faiss-cpu",
+    "open_clip": "open-clip-torch",
+}
 """packages that are imported under another name than they are installed"""
 
 
