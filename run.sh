@@ -12,6 +12,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv="$here/.venv"
+. "$here/configs/forward.sh"
 
 make_environment() {
     local stamp="$venv/requirements.sha256" wanted
@@ -32,8 +33,8 @@ make_environment() {
 demo() {
     cd "$here"
     local run="logs/Mannequins/$(date +%Y%m%d_%H%M%S)_demo"
-    python train.py --config_file configs/demo.yaml --run_dir "$run" "$@"
-    python test.py --config_file "$run/configs.yaml"
+    forward python train.py --config_file configs/demo.yaml --run_dir "$run" "$@"
+    forward python test.py --config_file "$run/configs.yaml"
     echo "run directory: $run"
 }
 
@@ -42,7 +43,7 @@ check() {
     ruff check .
     ruff format --check .
     # one thread for each of two test processes: several threads in several processes only get in each other's way
-    OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 "$@"
+    OMP_NUM_THREADS=1 forward python -m pytest --numprocesses 2 "$@"
 }
 
 make_environment

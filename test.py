@@ -74,7 +74,8 @@ def test_run(options: Options) -> None:
     with main_first():
         dataset, split = load_split(options, model, test.test_split, padded=bool(test.rerank))
     page.require_queries(len(split.query_pids), split.name)
-    rows, features = Evaluator(model, split).evaluate(test.i2t, test.allow_unmatched, each_embedding=True)
+    evaluator = Evaluator(model, split)
+    rows, features = evaluator.evaluate(test.i2t, test.allow_unmatched, each_embedding=True, refuse_equal=True)
     log.info("%s %s, %s\n%s", dataset.name, split.name, precision.name, metrics_table(rows))
     if use := model.expert_use():
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())

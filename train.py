@@ -8,6 +8,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from datasets.label_noise import NoiseOptions
 from datasets.open import open_dataset
@@ -22,7 +23,7 @@ from processor.evaluator import Evaluator
 from processor.metrics.table import metrics_table
 from processor.progress import Progress
 from processor.run_dir.checkpoint import read_last, set_seed
-from processor.run_dir.layout import RunOptions, choose_run_dir, interrupted_run, make_run_dir
+from processor.run_dir.layout import RunOptions, interrupted_run, make_run_dir, run_directory
 from processor.run_dir.run_dir import open_run_dir
 from processor.run_dir.seeds import train_seeds
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
@@ -64,9 +65,14 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 
 def train(options: Options) -> Progress:
     """Train once, from build to the final table."""
+    with run_directory(options.get(RunOptions), options.get(DataOptions).dataset_name) as folder:
+        return train_in(folder, options)
+
+
+def train_in(folder: Path, options: Options) -> Progress:
+    """Train in a run directory that no other process writes to."""
     get, run, data, start = options.get, options.get(RunOptions), options.get(DataOptions), options.get(FinetuneOptions)
     precision = pick_precision(get(DeviceOptions))
-    folder = on_main(lambda: choose_run_dir(run, data.dataset_name))
     setup_logger()
     log.info("run directory: %s", folder)
     log.info("device %s", precision)
@@ -107,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = read_flags(argv)
     run = options.get(RunOptions)
     if run.seeds:
-        folder = on_main(lambda: choose_run_dir(run, options.get(DataOptions).dataset_name))
-        train_seeds(options, folder, train)
+        with run_directory(run, options.get(DataOptions).dataset_name) as folder:
+            train_seeds(options, folder, train)
     else:
         train(options)
 

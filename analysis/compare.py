@@ -5,7 +5,6 @@ otherwise configs.yaml and train_log.txt, so that older runs and those of publis
 does not record stays empty.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from processor.metrics import METRICS
 from processor.run_dir.history import read_history
 from processor.run_dir.record import load_record
 from utils import UserError
-from utils.command import run_command
+from utils.command import Parser, run_command
 from utils.files import read_yaml
 from utils.tables import Table
 
@@ -46,6 +45,8 @@ class Run:
     def gaps(self) -> str:
         """What is missing from it, in words."""
         gaps = [] if self.record else ["no run.json, so time and memory are unknown"]
+        if self.record.get("earlier_record") == "lost":
+            gaps.append("run.json was lost before the run was resumed, so time and memory are of the rest only")
         epoch, epochs = self.last.get("epoch", 0), self.flags.get("num_epoch")
         if not self.best:
             gaps.append("not evaluated yet")
@@ -176,9 +177,7 @@ def _time_and_memory(record: Mapping[str, Any]) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.compare", description="One table of many runs.", allow_abbrev=False
-    )
+    parser = Parser(prog="python -m analysis.compare", description="One table of many runs.")
     parser.add_argument("paths", nargs="+", type=Path, metavar="RUN", help="run directories, or folders of them")
     parser.set_defaults(form="pretty")
     form = parser.add_mutually_exclusive_group()

@@ -124,7 +124,8 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
             log_start(path, target.dataset_name, test.test_split, model)
             with main_first():
                 _, split = load_split(target.flags_of(run), model, test.test_split)
-            metrics = Evaluator(model, split).evaluate(allow_unmatched=test.allow_unmatched).rows["t2i"]
+            evaluation = Evaluator(model, split).evaluate(allow_unmatched=test.allow_unmatched, refuse_equal=True)
+            metrics = evaluation.rows["t2i"]
             results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
     log.info(
         "R1 / mAP, text to image, %s; * the data set that the run was trained on\n%s",

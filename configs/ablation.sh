@@ -5,6 +5,7 @@
 # FLAGS go to train.py; the runs are DIR/LOSSES.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. configs/forward.sh
 
 folder=${1:-}
 losses=()
@@ -17,9 +18,9 @@ done
 shift || true
 for each in "${losses[@]}"; do
     if [ -f "$folder/$each/last.pth" ]; then
-        python train.py --resume --resume_ckpt_file "$folder/$each/last.pth"
+        forward python train.py --resume --resume_ckpt_file "$folder/$each/last.pth"
     else
-        python train.py --loss_names "$each" --run_dir "$folder/$each" "$@"
+        forward python train.py --loss_names "$each" --run_dir "$folder/$each" "$@"
     fi
 done
 python -m analysis.compare "${losses[@]/#/$folder/}"

@@ -9,6 +9,7 @@ import logging
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ _REMEDIES = {
     "without captions": "Add a caption or remove the record.",
     "with an empty caption": "Remove the caption, or the record if it has no other.",
     "with a caption that is not valid Unicode": "Remove the lone surrogate (\\ud800 to \\udfff).",
+    "naming an image that an earlier record has in another split": "Keep the image in one split.",
     "naming an image that an earlier record names": "Join the records; all captions of an image belong in one.",
 }
 
@@ -59,6 +61,7 @@ def read(
     image_keys: Sequence[str] = ("file_path",),
     first_train_id: int | None = 0,
     published: Mapping[str, tuple[int, int, int]] | None = None,
+    leaks_are_errors: bool = True,
     locate: Callable[[str], Path] | None = None,
 ) -> Dataset:
     """Read a data set from its annotation file.
@@ -71,13 +74,15 @@ def read(
         first_train_id: the id that training identities start from in the file; they become 0..n-1, and a gap is an
             error. None: any ids, renumbered 0..n-1 in ascending order.
         published: (identities, images, captions) by split; a difference is logged as a warning.
+        leaks_are_errors: whether an identity or an image in two splits is refused, as in a benchmark; otherwise
+            ``Dataset.leaks`` says so.
         locate: from the path in the file to the image's path; default ``folder/imgs/...``.
 
     Raises:
         DataError: the file is missing, unreadable or faulty.
     """
     path = _find(folder, name, annotation_names)
-    rows = _check_all(path, _load_json(path), image_keys)
+    rows = _check_all(path, _load_json(path), image_keys, leaks_are_errors)
     new_id = _train_ids(path, sorted({row.pid for row in rows if row.split == "train"}), first_train_id)
     locate = locate or (folder / "imgs").joinpath
     splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
@@ -85,10 +90,43 @@ def read(
         records = splits[row.split]
         pid = new_id[row.pid] if row.split == "train" else row.pid
         records.append(ImageRecord(pid, len(records), locate(row.image), row.captions))
-    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path)
+    ids = {split: {row.pid for row in rows if row.split == split} for split in SPLITS}
+    leaks, ambiguous = _shared_identities(ids)
+    leaks += _shared_images(splits)
+    if leaks and leaks_are_errors:
+        raise DataError(
+            f"{path}: {'; '.join(leaks)}. Results would not be comparable: restore the published file, or read the "
+            "folder with --dataset_name Custom, which only warns"
+        )
+    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path, leaks=(*leaks, *ambiguous))
     if published:
         _compare(dataset, published)
     return dataset
+
+
+def _shared_identities(ids: Mapping[str, set[int]]) -> tuple[list[str], list[str]]:
+    """Identities in two splits: where some of a split are, and where all are.
+
+    The latter need not be a leak: a file may number the identities of each split from 0 on.
+    """
+    some, every = [], []
+    for one, other in combinations(SPLITS, 2):
+        if both := sorted(ids[one] & ids[other]):
+            shown = f"{one} and in {other} ({first_few(list(map(str, both)), ', ')})"
+            if len(both) < min(len(ids[one]), len(ids[other])):
+                some.append(f"{len(both)} identities are in {shown}")
+            else:
+                every.append(f"the same {len(both)} identities are in {shown}, unless each split has its own numbers")
+    return some, every
+
+
+def _shared_images(splits: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
+    paths = {split: {record.path for record in splits[split]} for split in SPLITS}
+    return [
+        f"{len(both)} images are in {one} and in {other} ({first_few(both, ', ')})"
+        for one, other in combinations(SPLITS, 2)
+        if (both := sorted(map(str, paths[one] & paths[other])))
+    ]
 
 
 def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
@@ -102,7 +140,7 @@ def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
 
 def _load_json(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -112,6 +150,8 @@ def _load_json(path: Path) -> list[Any]:
         raise DataError(f"{path}: not JSON ({where}); fetch or write the file again") from None
     except RecursionError:
         raise DataError(f"{path}: nested too deeply; expected a flat list of records") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except ValueError as error:  # a whole number of thousands of digits
         raise DataError(f"{path}: not usable JSON ({error})") from None
     if not isinstance(content, list):
@@ -121,15 +161,28 @@ def _load_json(path: Path) -> list[Any]:
     return content
 
 
-def _check_all(path: Path, content: list[Any], image_keys: Sequence[str]) -> list[_Row]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A json object, none of whose keys may be there twice: the last one would win without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        key = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"key {key!r} is there twice in {reprlib.repr(pairs)}; keep one of them")
+    return content
+
+
+def _check_all(path: Path, content: list[Any], image_keys: Sequence[str], leaks_are_errors: bool) -> list[_Row]:
     rows: list[_Row] = []
     faults: dict[str, list[str]] = {}
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, str]] = {}
     for position, record in enumerate(content):
         try:
             row = _check(record, image_keys)
-            first = seen.setdefault(row.image, position)
-            if first != position:
+            first, split = seen.setdefault(row.image, (position, row.split))
+            if split != row.split and leaks_are_errors:
+                where = f"{row.image!r} is in {row.split}, and in {split} as record {first}"
+                raise _RecordError("naming an image that an earlier record has in another split", where)
+            if first != position and split == row.split:
                 raise _RecordError("naming an image that an earlier record names", f"{row.image!r} as record {first}")
             rows.append(row)
         except _RecordError as error:
@@ -214,7 +267,7 @@ def _compare(dataset: Dataset, published: Mapping[str, tuple[int, int, int]]) ->
         )
 
 
-def first_few(items: Sequence[str]) -> str:
+def first_few(items: Sequence[str], separator: str = "; ") -> str:
     """The first five of a list for a message, and how many more there are."""
-    more = f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return "; ".join(items[:_SHOWN]) + more
+    more = f"{separator}and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return separator.join(items[:_SHOWN]) + more

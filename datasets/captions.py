@@ -3,6 +3,8 @@
 Shape letters: T tokens of a caption, L text length.
 """
 
+import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +40,24 @@ class AugmentOptions:
                 f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "
                 f"{self.masked_token_unchanged_rate}: their sum is above 1"
             )
+
+
+LONG_CAPTION = 2000
+"""characters; more than any text tower reads"""
+
+
+def caption_oddities(captions: Sequence[str]) -> list[str]:
+    """What is odd about captions, in words and with how many there are: nothing keeps them from being used."""
+    kinds = {
+        "no word": [caption for caption in captions if not re.search(r"\w", caption)],
+        "control characters": [caption for caption in captions if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", caption)],
+        f"more than {LONG_CAPTION} characters": [caption for caption in captions if len(caption) > LONG_CAPTION],
+    }
+    return [
+        f"{len(found)} caption{'s have' if len(found) > 1 else ' has'} {kind} (such as {reprlib.repr(found[0])})"
+        for kind, found in kinds.items()
+        if found
+    ]
 
 
 class WordDeletion:

@@ -11,7 +11,7 @@ from datasets import DATASETS
 from datasets.annotations import SPLITS
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.batches.train_loader import TrainLoader, TrainPairs
-from datasets.captions import AugmentOptions
+from datasets.captions import AugmentOptions, caption_oddities
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
 from datasets.label_noise import NoiseOptions, exchange_captions
@@ -63,12 +63,18 @@ def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, st
         if not dataset.split(split):
             have = " and ".join(name for name in SPLITS if dataset.split(name))
             raise UserError(f"{flag} {split}: {dataset.name} has no such split, only {have}")
+    options.warn_of_workers()
     workers = max(options.workers, 1)
     dataset, images = prepare_images(
         dataset, size, get(ImageOptions), options.root_dir, workers=workers, splits=tuple(splits)
     )
     if "train" in splits:  # after images were left out: what is exchanged are the captions that are trained on
         dataset = exchange_captions(dataset, get(NoiseOptions))
+    for leak in dataset.leaks:
+        log.warning("%s: %s; what is trained on is tested on, and scores are too high", dataset.name, leak)
+    captions = [caption for split in splits for record in dataset.split(split) for caption in record.captions]
+    if oddities := caption_oddities(captions):
+        log.warning("%s: %s; they are used as they are", dataset.name, "; ".join(oddities))
     table = PrettyTable(["split", "identities", "images", "captions"], align="r")
     for split in splits:
         table.add_row([split, *(f"{number:,}" for number in counts(dataset.split(split)))])

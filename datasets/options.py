@@ -1,6 +1,6 @@
 """Flags of data: which, how batched, and how training samples are varied."""
 
-import os
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,16 @@ from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
 from datasets.label_noise import NoiseOptions
 from datasets.mannequins.options import MannequinOptions
+from utils.device import available_cores
 from utils.distributed import local_world_size
 from utils.options import opt
+
+log = logging.getLogger("descry")
+
+_WORKERS_PER_CORE = 4
+
+MOST_SEED = 2**63 - 1
+"""what PyTorch's generators take"""
 
 
 @dataclass(frozen=True)
@@ -22,17 +30,29 @@ class DataOptions:
     val_dataset: str = opt("test", "split that chooses best.pth", choices=("test", "val"))
     batch_size: int = opt(128, "pairs in a training batch, over all processes", least=1)
     test_batch_size: int = opt(512, "images or captions encoded at once in evaluation", least=1)
-    num_workers: int | None = opt(None, "processes that load images; default: one per core, at most 8", least=0)
+    num_workers: int | None = opt(
+        None, "processes that load images, at most 4 per core; default: one per core, at most 8", least=0
+    )
+    many_workers: bool = opt(False, "start as many processes as --num_workers says, even more than 4 per core")
     sampler: str = opt("random", "order of training pairs", choices=("random", "identity"))
     num_instance: int = opt(4, "pairs per identity in a batch of the identity sampler", least=1)
-    seed: int = opt(1, "seed of every random choice", least=0)
+    seed: int = opt(1, "seed of every random choice", least=0, most=MOST_SEED)
 
     @property
     def workers(self) -> int:
         """Loader processes."""
-        if self.num_workers is not None:
-            return self.num_workers
-        return min(8, max(1, (os.cpu_count() or 1) // local_world_size()))
+        if self.num_workers is None:
+            return min(8, max(1, available_cores() // local_world_size()))
+        return self.num_workers if self.many_workers else min(self.num_workers, _WORKERS_PER_CORE * available_cores())
+
+    def warn_of_workers(self) -> None:
+        """Say where there are more loader processes than cores, and where there are fewer than asked for."""
+        cores, wanted = available_cores(), self.num_workers or 0
+        if wanted > self.workers:
+            more = f"starting {self.workers}, {_WORKERS_PER_CORE} per core; --many_workers starts them all"
+            log.warning("--num_workers %d: this machine has %d cores; %s", wanted, cores, more)
+        elif wanted > cores:
+            log.warning("--num_workers %d: this machine has only %d cores", wanted, cores)
 
 
 def data_options() -> dict[str, list[type]]:

@@ -66,7 +66,7 @@ def leave_signals_to_the_loop(worker: int) -> None:
 
     The loop needs them to finish its step. They end when it closes their queue, or dies.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -90,7 +90,7 @@ def run_chunks(
             return
         # Forked processes need no second import of the main program, and touch neither torch nor a GPU.
         context = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
+        pool = ProcessPoolExecutor(workers, context, start_worker, (os.getpid(),))
         try:
             futures = {pool.submit(function, chunk): len(chunk) for chunk in chunks}
             started = multiprocessing.active_children()
@@ -112,9 +112,14 @@ def _ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it: a killed parent closes no queue, so its workers would hang."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_worker(parent: int) -> None:
+    """Leave signals to the parent, and end with it: a killed parent closes no queue, so its workers would hang.
+
+    SIGTERM ends a worker without a word: the pool sends it when another worker has died.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -30,6 +30,8 @@ class Dataset:
     """the file that it was read from"""
     caption_index: np.ndarray | None = field(default=None, compare=False)
     """(N,) int64, with label noise: the training pair whose caption each training pair has, in file order"""
+    leaks: tuple[str, ...] = ()
+    """identities and image files that two splits share, in words; a benchmark's reader refuses them"""
 
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The records of ``train``, ``val`` or ``test``."""

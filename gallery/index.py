@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import UserError
-from utils.files import locked
+from utils.locks import held
 from utils.log import hide_bar
 
 log = logging.getLogger("descry")
@@ -48,6 +48,7 @@ _NOT_DAMAGE = (SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR, SQLITE_P
 """errors of the disk or of other processes, which say nothing about the index"""
 _COMMIT_ROWS, _COMMIT_SECONDS = 2048, 5.0
 _ROWS_AT_ONCE = 1 << 16
+_WAIT = "wait for it, or search the index as it is with --no_update"
 _DEAD_SHARE = 0.1
 """share of rows without a photo above which the file is rewritten"""
 
@@ -104,20 +105,19 @@ class GalleryIndex:
     ) -> dict[str, str]:
         """Encode photos that are new or have changed and forget those that are gone; without any, nothing is written.
 
-        Waits for another process that updates the same index. Work is saved every few seconds. ``stamps`` are those of
+        Work is saved every few seconds. ``stamps`` are those of
         every photo in the folder; ``encode`` takes names and yields their features in batches of any size. Returns the
         photos that cannot be read, with the reasons; the next update tries them again.
 
         Raises:
-            UserError: the index is damaged or cannot be written.
+            UserError: the index is damaged, cannot be written, or is being updated by another process.
         """
         todo, outdated = self.changes(stamps)
         log.info("index %s: %d photos to encode, %d changed or gone", self.folder, len(todo), len(outdated))
         if not todo and not outdated:
             return {}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self.folder / "lock"):
+            with held(self.folder, f"--index_dir: the index {self.folder}", _WAIT):
                 todo, outdated = self.changes(stamps)  # again: another process may have done the work meanwhile
                 with self._open(write=True) as (db, _):
                     db.executemany("DELETE FROM photos WHERE name = ?", [(os.fsencode(name),) for name in outdated])
@@ -125,7 +125,9 @@ class GalleryIndex:
                 self._compact()
                 return faults
         except KeyboardInterrupt:
-            log.info("interrupted: finished photos are kept; run the same command again to resume")
+            log.warning("indexing stopped: finished photos are kept; run the same command again to resume")
+            raise
+        except UserError:
             raise
         except OSError as error:
             raise UserError(
@@ -224,6 +226,8 @@ class GalleryIndex:
                 for names, vectors_BD, unreadable in batches:
                     if not np.isfinite(vectors_BD).all():
                         raise UserError("the checkpoint gives features that are not finite; its training has diverged")
+                    if len(vectors_BD) and not vectors_BD.any(axis=1).all():
+                        raise UserError("the checkpoint gives features that are zero; search with another one")
                     vectors.write(vectors_BD.astype("<f4").tobytes())
                     waiting += names
                     faults |= unreadable

@@ -10,6 +10,7 @@ from utils.options import opt
 HOST = "127.0.0.1"
 """the search page is for one person with a browser on this machine, or behind an ssh tunnel"""
 MOST_HITS = 1000
+"""photos per query, in a command and on the page"""
 
 
 @dataclass(frozen=True)

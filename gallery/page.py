@@ -8,8 +8,12 @@ import base64
 import io
 import logging
 import re
+import resource
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,19 +22,27 @@ from flask import Flask, Response, render_template, request
 from PIL import Image
 
 from datasets.images.decode import ImageError, decode
-from gallery.options import HOST
+from gallery.options import HOST, MOST_HITS
 from gallery.photos import printable
-from gallery.searcher import Searcher
+from gallery.searcher import PhotoHit, Searcher
 from utils import UserError
+from utils.device import available_cores
 from utils.log import NEXT
 
 log = logging.getLogger("descry")
 
-MOST_HITS = 500
-"""photos on a page"""
 _THUMB = (320, 480)
 _JPEG = {"Content-Type": "image/jpeg"}
 _UPLOAD_BYTES = 32 << 20
+_THREADS = 256
+"""requests that are answered at once; most of them wait for their turn to decode a photo, so that queries need not"""
+_CONNECTIONS = 1000
+_IDLE_SECONDS = 20
+"""after which a client that neither sends nor reads is disconnected"""
+_SWITCH_SECONDS = 0.0005
+"""how long a thread may keep the interpreter; an encoder asks for it at every operation, and waits behind the others"""
+_LOG_SECONDS = 10.0
+"""between two lines about photos that cannot be shown"""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -49,11 +61,28 @@ def serve(app: Flask, port: int) -> None:
         UserError: the port is taken.
     """
     try:
-        server = waitress.create_server(app, host=HOST, port=port, max_request_body_size=_UPLOAD_BYTES, threads=8)
+        server = waitress.create_server(
+            app,
+            host=HOST,
+            port=port,
+            max_request_body_size=_UPLOAD_BYTES,  # refused by what it says about itself, before it is read
+            threads=_THREADS,
+            connection_limit=_connections(),
+            asyncore_use_poll=True,  # select cannot watch more than 1024 files
+            channel_timeout=_IDLE_SECONDS,
+            cleanup_interval=_IDLE_SECONDS // 4,
+        )
     except OSError as error:
         raise UserError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for every request that has to wait
     log.info("search page: http://%s:%s/ (Ctrl-C to stop)", HOST, server.effective_port, extra=NEXT)
     server.run()
+
+
+def _connections() -> int:
+    """How many may be open at once; each is a file, of which a process may only have so many."""
+    return max(16, min(_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64))
 
 
 def _guarded_app() -> Flask:
@@ -75,9 +104,22 @@ def create_app(searcher: Searcher, k: int) -> Flask:
     """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
     app = _guarded_app()
     app.jinja_env.filters["printable"] = printable
+    decoding = threading.BoundedSemaphore(max(1, available_cores() - 1))
+    absences, opened = _Seldom(), time.time_ns()
 
     def render(status: int = 200, **view: object) -> tuple[str, int]:
-        return render_template("search.html", **{"query": "", "k": k, "total": len(searcher), **view}), status
+        return render_template(
+            "search.html",
+            **{
+                "query": "",
+                "k": k,
+                "total": len(searcher),
+                "most": MOST_HITS,
+                "most_bytes": _UPLOAD_BYTES,
+                "gone": (),
+                **view,
+            },
+        ), status
 
     @app.route("/", methods=["GET", "POST"])
     def search() -> tuple[str, int]:
@@ -85,6 +127,7 @@ def create_app(searcher: Searcher, k: int) -> Flask:
         view = {"query": values.get("q", ""), "k": values.get("k") or str(k)}
         try:
             view |= _answer(searcher, _number(view["k"], "number of photos", 1, MOST_HITS))
+            view |= _changes(searcher, view.get("hits", ()), opened)
         except UserError as error:
             return render(400, **view, error=str(error))
         return render(**view, seconds=time.perf_counter() - start)
@@ -92,23 +135,57 @@ def create_app(searcher: Searcher, k: int) -> Flask:
     @app.get("/thumb/<int:position>")
     @lru_cache(maxsize=2000)
     def thumb(position: int) -> tuple[bytes, dict[str, str]]:
-        return _jpeg(decode(searcher.path(position)), _THUMB), _JPEG
+        with decoding:
+            return _jpeg(decode(searcher.path(position)), _THUMB), _JPEG
 
     @app.get("/photo/<int:position>")
     def photo(position: int) -> tuple[bytes, dict[str, str]]:
-        return _jpeg(decode(searcher.path(position))), _JPEG
+        with decoding:
+            return _jpeg(decode(searcher.path(position))), _JPEG
 
     @app.errorhandler(IndexError)
     @app.errorhandler(UserError)
     def absent(error: Exception) -> tuple[str, int]:
-        log.warning("search page: %s", error)
+        absences.warn(f"search page: {error}")
         return "This photo cannot be shown.", 404
 
     @app.errorhandler(413)
     def too_large(error: Exception) -> tuple[str, int]:
-        return render(413, error="This image is larger than 32 MB")
+        image = (request.content_length or 0) > _UPLOAD_BYTES
+        return render(413, error="This image is larger than 32 MB" if image else "This request is too large")
 
     return app
+
+
+def _changes(searcher: Searcher, hits: Sequence[PhotoHit], opened: int) -> dict[str, object]:
+    """What to say about photos that are gone, or were written since the page was ``opened`` (ns)."""
+    gone, changed = searcher.absent(hits, opened)
+    if not gone and not changed:
+        return {}
+    if not searcher.gallery.is_dir():
+        said = f"the folder {printable(str(searcher.gallery))} is not there any more"
+    else:
+        parts = {"gone": len(gone), "changed": len(changed)}
+        said = " and ".join(f"{count} {what}" for what, count in parts.items() if count)
+        said = f"of these photos, {said} since the search page was started"
+    return {"gone": gone, "warning": f"{said}. Start search.py again to search what is there now"}
+
+
+class _Seldom:
+    """Warnings of which there may be thousands: one every few seconds, and how many were left out since."""
+
+    def __init__(self) -> None:
+        self._lock, self._next, self._left_out = threading.Lock(), 0.0, 0
+
+    def warn(self, message: str) -> None:
+        """Log a message, or count it."""
+        with self._lock:
+            if time.monotonic() < self._next:
+                self._left_out += 1
+                return
+            more = f" (and {self._left_out} such lines before)" if self._left_out else ""
+            self._next, self._left_out = time.monotonic() + _LOG_SECONDS, 0
+        log.warning("%s%s", message, more)
 
 
 def _answer(searcher: Searcher, k: int) -> dict[str, object]:
@@ -123,7 +200,7 @@ def _answer(searcher: Searcher, k: int) -> dict[str, object]:
     text = request.args["q"].strip()
     if not text:
         raise UserError("Describe the person first, for example: a woman in a red coat with a white handbag")
-    return {"hits": searcher.by_texts([text], k)[0], "notice": searcher.encoder.truncation(text)}
+    return {"hits": searcher.by_text(text, k), "notice": searcher.encoder.truncation(text)}
 
 
 def _by_upload(searcher: Searcher, k: int) -> dict[str, object]:

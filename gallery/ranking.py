@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from gallery.index import IndexedPhotos, row_slices
 from gallery.options import RankingOptions
-from utils import UserError
 from utils.files import locked, replacing
 from utils.log import hide_bar
 
@@ -127,7 +126,8 @@ def _read(path: Path, photos: IndexedPhotos) -> _Lists | None:
         expected = (photos.vectors_ND.shape[1], np.float32, np.int64, 1)
         in_range_R = (lists.list_R >= -1) & (lists.list_R < count)
         if types != expected or not (in_range_R.all() and np.isfinite(lists.centres_LD).all()):
-            raise UserError("wrong shape, type or values")
+            log.warning("%s: wrong shape, type or values; computing the lists again", path)
+            return None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -14,7 +14,7 @@ from utils.options import opt
 class CrossOptions:
     """Flags of the cross former."""
 
-    cmt_depth: int = opt(4, "blocks of the cross-modal transformer (mlm, itm)", least=1)
+    cmt_depth: int = opt(4, "blocks of the cross-modal transformer (mlm, itm)", least=1, most=100)
 
 
 class CrossFormer(nn.Module):

@@ -3,6 +3,7 @@
 Shape letters: Q queries (captions), G gallery images, D embedding.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,8 +17,14 @@ from datasets.contact_sheet import Row, Tile, draw_sheet
 from model.retriever import Retriever
 from processor.metrics.ranks import retrieval_metrics
 from processor.metrics.scores import Retrieved, retrieve
+from utils import UserError
 from utils.distributed import gather_rows, on_main, world_size
 from utils.log import hide_bar
+
+log = logging.getLogger("descry")
+
+EQUAL = 1e-6
+"""largest difference between the numbers of two features of length 1 that count as the same"""
 
 SMALL_TILE = (50, 120)
 """pixels of an image in TensorBoard, which keeps the picture of every evaluation"""
@@ -47,18 +54,32 @@ class Evaluator:
     def __init__(self, model: Retriever, split: EvaluationSplit) -> None:
         self.model, self.split = model, split
 
-    def evaluate(self, i2t: bool = False, allow_unmatched: bool = False, each_embedding: bool = False) -> Evaluation:
+    def evaluate(
+        self,
+        i2t: bool = False,
+        allow_unmatched: bool = False,
+        each_embedding: bool = False,
+        refuse_equal: bool = False,
+    ) -> Evaluation:
         """Table rows and features of the split; ranked in the main process.
 
         Args:
             i2t: rank captions for images as well.
             allow_unmatched: leave out queries without any match, and count them.
             each_embedding: also rank by each embedding alone, of a model that has several.
+            refuse_equal: whether a model that gives all images, or all captions, one feature is an error, because its
+                ranks are those of chance; otherwise, as in training, it is a warning.
 
         Raises:
-            UserError: a query has no match, or features are not finite.
+            UserError: a query has no match, or features are not finite, or all equal.
         """
         features = encode_split(self.model, self.split)
+        for name, feature_ND in (("images", features.image_GD), ("captions", features.text_QD)):
+            if _all_equal(feature_ND):
+                problem = f"all {len(feature_ND)} {name} have the same feature: the weights tell nothing apart"
+                if refuse_equal:
+                    raise UserError(f"{problem}; test another checkpoint")
+                log.warning("%s, and the ranks are those of chance", problem)
         embeddings = self.model.embeddings if each_embedding else {}
         return Evaluation(on_main(lambda: _rank(features, i2t, allow_unmatched, embeddings)), features)
 
@@ -99,6 +120,11 @@ def encode_split(model: Retriever, split: EvaluationSplit) -> Features:
         split.query_pids.to(device),
         split.gallery_pids.to(device),
     )
+
+
+def _all_equal(feature_ND: Tensor) -> bool:
+    unit_ND = torch.nn.functional.normalize(feature_ND, dim=1)
+    return len(unit_ND) > 1 and bool((unit_ND - unit_ND[0]).abs().max() < EQUAL)
 
 
 def _in_order(parts: Sequence[Tensor], positions: Tensor, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run finishes its step, saves, and exits with a code that tells why."""
+"""Ctrl-C, SIGTERM and SIGHUP (a lost terminal): a run finishes its step, saves, and exits with a code that says why."""
 
 import logging
 import signal
@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from utils.distributed import largest, world_size
+from utils.log import leave_dead_terminal
 
 log = logging.getLogger("descry")
 
@@ -21,7 +22,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop reads; the second one acts at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request that the loop reads; the second one acts at once.
 
     Of several processes one may get the signal first, or alone: :meth:`agree` makes it the request of all.
     """
@@ -33,12 +34,14 @@ class Signals:
         self._idle = False
 
     def __enter__(self) -> "Signals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._got = number
+        leave_dead_terminal()
         if world_size() == 1:
             self.wanted = number
         signal.signal(number, self._old[number])

@@ -226,6 +226,7 @@ class Trainer:
         self.save_last()
         signals.agree()
         if signals.wanted is not None:
+            log.info("stopped after epoch %d; --resume continues", place.epoch)
             raise Stopped(128 + signals.wanted)
 
     def _validate(self, signals: Signals, place: Place) -> None:

@@ -1,18 +1,21 @@
 """The command line: flags to options, and how a command ends."""
 
 import argparse
+import errno
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from utils import UserError
 from utils.distributed import join_processes, leave_processes, rank
-from utils.log import RED, paint
-from utils.options import Flag, Options, flags_of, read_config, to_bool
+from utils.log import RED, leave_dead_terminal, paint
+from utils.options import Flag, Options, flags_of, nearest, read_config, to_bool
 
 
 class _SetBool(argparse.Action):
@@ -26,15 +29,29 @@ class _SetBool(argparse.Action):
         setattr(namespace, self.dest, value != str(option_string).startswith("--no_"))
 
 
+class Parser(argparse.ArgumentParser):
+    """Flags in full only; the nearest one is suggested for a flag that does not exist."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=80),
+            **settings,
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """As argparse does."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [name for name in self._option_string_actions if name.startswith("--")]
+            near = nearest(unknown[0].partition("=")[0], flags)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near}?" if near else ""))
+        return known
+
+
 def build_parser(groups: Mapping[str, Sequence[type]], description: str) -> argparse.ArgumentParser:
     """One parser for titled lists of option dataclasses. Absent flags stay absent (no defaults are filled in)."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        usage="%(prog)s [flags]",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=80),
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
+    parser = Parser(description=description, usage="%(prog)s [flags]", argument_default=argparse.SUPPRESS)
     parser.add_argument(
         "--config_file", type=Path, metavar="FILE", help="yaml with any of these flags; the command line wins"
     )
@@ -104,35 +121,87 @@ def parse(
         parser.error(str(error))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends the program wherever it is, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a script's main function, with the processes that torchrun started beside this one.
 
-    A :class:`UserError` ends in one line and exit code 2 (with its traceback where DESCRY_TRACEBACK is set).
+    A :class:`UserError` ends in one line and exit code 2 (with its traceback where DESCRY_TRACEBACK is set), a signal
+    in one line and 128 + its number.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the scripts' first lines leave it so
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        join_processes()
-        main(argv)
-        leave_processes()
+        with _signals_raise():
+            join_processes()
+            main(argv)
+            leave_processes()
     except UserError as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
         _exit_with(str(error))
-    except RuntimeError as error:
-        # PyTorch raises the death of a loader process wherever the program happens to be.
-        dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
-        if not dead or os.environ.get("DESCRY_TRACEBACK"):
+    except (RuntimeError, OSError) as error:
+        message = _lack_of_resources(error)
+        if message is None or os.environ.get("DESCRY_TRACEBACK"):
             raise
-        _exit_with(
+        _exit_with(message)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        _exit_with(signal.Signals(number).name, "stopped by", 128 + number)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP are exceptions during the block; afterwards they do what they did before.
+
+    In a script that is the default action: another Ctrl-C while Python winds up ends it without a traceback. What is
+    ignored stays so (SIGHUP is with nohup).
+    """
+    seen: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        seen.append(number)
+        leave_dead_terminal()
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if _is_free(number)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+        if seen:  # a server took it as its end
+            raise Terminated(seen[-1])
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_free(number: int) -> bool:
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def _lack_of_resources(error: Exception) -> str | None:
+    """What to tell a user where the machine's limits ended the program; None for any other error."""
+    # PyTorch raises the death of a loader process wherever the program happens to be.
+    dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
+    if dead:
+        return (
             f"a process that loads images died: pid {dead[1]} {dead[2].strip()}. Usually memory, or the shared memory "
             "in /dev/shm, is too small: use fewer --num_workers or a smaller --batch_size. Checkpoints are intact"
         )
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if getattr(error, "errno", None) == errno.EMFILE or re.search(r"[Tt]oo many open files|ancdata", str(error)):
+        return "too many open files: raise the limit (ulimit -n 4096) or use fewer --num_workers; nothing is lost"
+    return None
 
 
-def _exit_with(message: str) -> None:
+def _exit_with(message: str, kind: str = "error", code: int = 2) -> NoReturn:
     where = f" (process {rank()})" if rank() else ""
-    print(paint(f"{Path(sys.argv[0]).name}: error{where}: {message}", RED, sys.stderr), file=sys.stderr)
-    sys.exit(2)
+    with suppress(OSError):  # the terminal may be gone
+        print(paint(f"{Path(sys.argv[0]).name}: {kind}{where}: {message}", RED, sys.stderr), file=sys.stderr)
+    sys.exit(code)

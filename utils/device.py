@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +58,9 @@ def _named_device(options: DeviceOptions) -> torch.device:
             log.warning("--gpu_id %d: not on this machine, using cuda:0 of %d", number, torch.cuda.device_count())
             number = 0
         return torch.device("cuda", number)
-    try:
-        device = torch.device(options.device)
-    except RuntimeError:
-        raise UserError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", options.device):
+        raise UserError(f"--device {options.device}: expected auto, cpu, cuda or cuda:N")
+    device = torch.device(options.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
@@ -125,6 +125,11 @@ def pick_precision(options: DeviceOptions) -> Precision:
         raise UserError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Precision(device, names[options.precision])
+
+
+def available_cores() -> int:
+    """The cores that this process may use, where the system says so; otherwise those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _native_bfloat16(device: torch.device) -> bool:

@@ -4,11 +4,12 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import yaml
 
@@ -138,14 +139,44 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+WHOLE = r"[-+]?(0|[1-9][0-9]*)"
+DECIMAL = r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
+"""how numbers are spelt; Python would also take 1_0, and 010 for 10, which YAML 1.1 takes for 8"""
+
+
 class _PlainLoader(yaml.SafeLoader):
-    """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list."""
+    """Safe yaml plus the one tag that argparse-era run directories carry: ``!!python/tuple``, read as a list.
+
+    Of plain scalars only null, true, false and decimal numbers are more than a text, as in YAML 1.2: PyYAML's rules
+    are those of 1.1, where 1:30 is 90, 010 is 8 and on is true.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse ``<<``: flags have no use for it, and nested ones multiply until the memory is full."""
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=node.start_mark)
+        """Refuse ``<<``, of which nested ones multiply until the memory is full, and keys that are there twice."""
+        seen: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            if key.value == "<<":
+                raise yaml.constructor.ConstructorError(problem="'<<' is not read", problem_mark=key.start_mark)
+            if key.value in seen:
+                problem = f"key {key.value!r} is there twice, first in line {seen[key.value].line + 1}"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen[key.value] = key.start_mark
 
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", WHOLE, list("-+0123456789")),
+    (
+        "float",
+        rf"{DECIMAL}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 _PlainLoader.add_constructor(
     "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)

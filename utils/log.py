@@ -18,7 +18,10 @@ class _BesideProgressBars(logging.Handler):
         warning = record.levelno >= logging.WARNING
         stream, text = sys.stderr if warning else sys.stdout, self.format(record)
         colour = YELLOW if warning else getattr(record, "colour", None)
-        tqdm.write(paint(text, colour, stream) if colour else text, file=stream)
+        try:
+            tqdm.write(paint(text, colour, stream) if colour else text, file=stream)
+        except OSError:  # a closed terminal, or a pipe that nobody reads: no reason to end a run, which has a log file
+            leave_dead_terminal()
 
 
 class _LogFile(logging.FileHandler):
@@ -63,6 +66,22 @@ def log_to(path: Path) -> None:
         kept.flush()
         logger.removeHandler(kept)
     logger.addHandler(file)
+
+
+def leave_dead_terminal() -> None:
+    """Let what is still written to a terminal or pipe that is gone vanish; an error would end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            number = stream.fileno()
+        except (OSError, ValueError):  # no file: a notebook's, or a test's
+            continue
+        try:
+            stream.flush()
+            os.write(number, b"")
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, number)
+            os.close(nothing)
 
 
 def hide_bar() -> bool | None:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import logging
 import math
+import re
 import reprlib
 import types
 import typing
@@ -19,7 +20,7 @@ import yaml
 from easydict import EasyDict
 
 from utils import UserError
-from utils.files import read_yaml, write_text
+from utils.files import DECIMAL, WHOLE, read_yaml, write_text
 
 Group = TypeVar("Group")
 GetOptions = Callable[[type[Group]], Group]
@@ -102,19 +103,24 @@ _short = _REPR.repr
 def to_bool(value: Any) -> bool:
     """True or false, also spelt in words or as 1 and 0; a ValueError otherwise."""
     word = str(value).lower()
-    if word not in ("true", "1", "yes", "false", "0", "no"):
+    if word not in (*_TRUE, "false", "0", "no", "off"):
         raise ValueError(value)
-    return word in ("true", "1", "yes")
+    return word in _TRUE
+
+
+_TRUE = ("true", "1", "yes", "on")
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+    spelt_otherwise = isinstance(value, str) and not re.fullmatch(WHOLE, value)
+    if spelt_otherwise or isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(value)
     return int(value)
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
+    spelt_otherwise = isinstance(value, str) and not re.fullmatch(DECIMAL, value)
+    if spelt_otherwise or isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
 
@@ -257,12 +263,17 @@ def typed_flags(
                     f"--config_file {path}: {error}, or give --{flag.name} on the command line, which wins"
                 ) from None
     if unknown and not lenient:
-        near = difflib.get_close_matches(unknown[0], by_name, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; see --help for the flags"
+        near = nearest(unknown[0], by_name)
+        hint = f"; did you mean {near}?" if near else "; see --help for the flags"
         raise UserError(f"--config_file {path}: unknown flag {unknown[0]!r}{hint}")
     if unknown:
         logging.getLogger("descry").warning("%s: keys without a meaning here: %s", path, ", ".join(unknown))
     return values
+
+
+def nearest(name: str, names: Collection[str]) -> str | None:
+    """What was probably meant by a name that does not exist."""
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def load_train_configs(path: str | Path) -> EasyDict:

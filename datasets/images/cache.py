@@ -151,6 +151,9 @@ class ImageCache:
                     waiting += [done for done in results if not done.fault]
                     if len(waiting) >= _SYNC_EVERY:
                         stamp_waiting()
+            except KeyboardInterrupt:
+                logger.warning("caching stopped: decoded images are kept, the next run continues with the others")
+                raise
             finally:
                 stamp_waiting()
         return faults

@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.annotations import SPLITS, DataError, first_few
@@ -111,7 +112,7 @@ def without(dataset: Dataset, faults: Mapping[Path, str]) -> Dataset:
         kept[split] = tuple(record._replace(image_id=number) for number, record in enumerate(records))
     logger.warning("left out because of: %s", first_few(list(faults.values())))
     kept["train"] = _without_gaps(dataset, kept["train"])
-    return Dataset(dataset.name, **kept, annotation=dataset.annotation)
+    return replace(dataset, **kept)
 
 
 def _without_gaps(dataset: Dataset, train: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:

@@ -6,7 +6,6 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # the imports below take seconds, and Ctrl-C among them would end in a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -17,19 +16,15 @@ from datasets.contact_sheet import Row, Tile, draw_sheet
 from datasets.mannequins.draw import ensure
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from utils import UserError
-from utils.command import run_command
+from utils.command import Parser, run_command
 from utils.options import flags_of
 
 PROGRAM = "python -m datasets.mannequins"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Draw a person retrieval data set: pedestrian figures with captions and attributes.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=80),
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    description = "Draw a person retrieval data set: pedestrian figures with captions and attributes."
+    parser = Parser(prog=PROGRAM, description=description)
     add = parser.add_argument
     add("--root", type=Path, default=Path("data"), metavar="PATH", help="parent of the new folder [data]")
     as_in = f"folder, files and keys as in {', '.join(LAYOUTS)} [{NAME}]"

@@ -7,13 +7,13 @@ Every image and caption is a function of (seed, split, identity, image): the num
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import multiprocessing
 import os
 import re
 import secrets
 import shutil
-import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +29,11 @@ from datasets.mannequins.dice import LOOK, VIEW, WORDS, Dice
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from datasets.mannequins.people import LEVELS, SPLITS, Person, people
 from datasets.mannequins.photo import photograph
+from datasets.parallel import start_worker
 from utils import UserError
+from utils.device import available_cores
+
+log = logging.getLogger("descry")
 
 VERSION = 2
 """changes whenever the same options would give different images or captions"""
@@ -101,6 +105,9 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
         parameters = json.dumps(_parameters(options, layout), indent=1)
         (unfinished / "mannequins.json").write_text(f"{parameters}\n", encoding="utf-8")
         unfinished.rename(folder)
+    except KeyboardInterrupt:
+        log.warning("drawing stopped: nothing is kept, and the next command draws %s from the start", folder)
+        raise
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -109,16 +116,15 @@ def draw(folder: Path, options: MannequinOptions, layout: str = NAME, workers: i
 
 def _draw_all(artist: _Artist, workers: int | None) -> list[dict[str, Any]]:
     everyone = artist.everyone()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores if workers is None else workers, max(1, len(everyone) // 8))
+    cores = available_cores()
+    workers = min(cores if workers is None else min(workers, 4 * cores), max(1, len(everyone) // 8))
     with contextlib.ExitStack() as stack:
         if workers == 1:
             results = map(artist.draw, everyone)
         else:
             # Forked workers start at once and do not import the caller's main module again.
             context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context, **ignore))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, context, start_worker, (os.getpid(),)))
             # Without this, Ctrl-C would wait until everything is drawn.
             stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(artist.draw, everyone, chunksize=8)

@@ -19,7 +19,7 @@ class MannequinOptions:
     mannequin_test_ids: int = opt(250, "drawn identities for testing", least=0)
     mannequin_images_per_id: str = opt("2-4", "images of each identity, a number or a range")
     mannequin_captions_per_image: int = opt(2, "captions of each image", least=1)
-    mannequin_seed: int = opt(0, "another seed draws different people", least=0)
+    mannequin_seed: int = opt(0, "another seed draws different people", least=0, most=2**63 - 1)
     mannequin_difficulty: str = opt(
         "medium", "look-alikes, vague captions, occlusion and bad light", choices=tuple(LEVELS)
     )

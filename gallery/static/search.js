@@ -20,7 +20,11 @@ if (lowest) {
 
 const image = document.getElementById("image");
 document.getElementById("send-image").hidden = true;
-image.addEventListener("change", () => image.files.length && image.form.submit());
+image.addEventListener("change", () => {
+  const large = image.files.length && image.files[0].size > Number(image.dataset.most);
+  image.setCustomValidity(large ? "This image is larger than 32 MB" : "");
+  if (image.form.reportValidity() && image.files.length) image.form.submit();
+});
 
 const viewer = document.getElementById("viewer");
 let at = -1;

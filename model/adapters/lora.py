@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbones.spec import Backbone
+from utils import UserError
 from utils.options import opt
 
 
@@ -68,12 +69,20 @@ class LoRALinear(loralib.MergedLinear):
 
 
 def add_lora(backbone: Backbone, rank: int, alpha: float) -> None:
-    """Give every linear layer in the blocks of both towers a LoRA (fused q, k and v one each); weights are kept."""
+    """Give every linear layer in the blocks of both towers a LoRA (fused q, k and v one each); weights are kept.
+
+    Raises UserError where the rank is above that of a layer.
+    """
     for block in backbone.blocks():
         linears = [(name, layer) for name, layer in block.named_modules() if isinstance(layer, nn.Linear)]
         for name, layer in linears:
             owner, _, attribute = name.rpartition(".")
-            adapted = LoRALinear(layer, rank, alpha, parts=3 if attribute == "in_proj" else 1)
+            parts = 3 if attribute == "in_proj" else 1
+            if rank > (most := min(layer.in_features, layer.out_features // parts)):
+                raise UserError(
+                    f"--lora_r {rank}: at most {most}, the rank that a layer ({name}) of the towers can have"
+                )
+            adapted = LoRALinear(layer, rank, alpha, parts)
             setattr(block.get_submodule(owner), attribute, adapted)
 
 

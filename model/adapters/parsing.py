@@ -40,11 +40,11 @@ class ParsingOptions:
         "aux, else without PHP]",
         choices=tuple(VARIANTS),
     )
-    cnum: int = opt(9, "part tokens of PHP's crfm", least=1)
-    num_experts: int = opt(4, "experts in each mixture", least=1)
+    cnum: int = opt(9, "part tokens of PHP's crfm", least=1, most=1000)
+    num_experts: int = opt(4, "experts in each mixture", least=1, most=1000)
     topk: int = opt(2, "experts that each token goes to", least=1)
     reduction: int = opt(8, "embedding width divided by an expert's width", least=1)
-    moe_layers: int = opt(4, "blocks of PHP's efp", least=1)
+    moe_layers: int = opt(4, "blocks of PHP's efp", least=1, most=100)
     moe_heads: int = opt(8, "attention heads of PHP's efp", least=1)
     php_attention: str | None = opt(
         None,

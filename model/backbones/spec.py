@@ -16,6 +16,8 @@ from utils import UserError
 from utils.inputs import Tokenizer
 from utils.options import opt
 
+MOST_PIXELS = 4096
+
 
 @dataclass(frozen=True)
 class BackboneOptions:
@@ -47,8 +49,10 @@ class BackboneOptions:
     )
 
     def __post_init__(self) -> None:
+        shown = " ".join(str(side) for side in self.img_size)
+        if len(self.img_size) == 2 and max(self.img_size) > MOST_PIXELS:
+            raise UserError(f"--img_size {shown}: expected at most {MOST_PIXELS} pixels on a side")
         if len(self.img_size) != 2 or min(self.img_size) < 1:
-            shown = " ".join(str(side) for side in self.img_size)
             raise UserError(f"--img_size {shown}: expected height and width in pixels, as in --img_size 384 128")
 
 

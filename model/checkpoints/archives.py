@@ -176,6 +176,12 @@ def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
     held = content.items() if isinstance(content, Mapping) else ()
     if not held or not all(isinstance(key, str) and isinstance(v, Tensor) and not v.is_meta for key, v in held):
         raise UserError(f"{path}: holds no weights (expected a state dict, bare or under 'model')")
+    matrices = [(key, value) for key, value in held if value.dim() > 1 and value.numel()]
+    if matrices and not any(value.any() for _, value in matrices):
+        raise UserError(f"{path}: all weights are zero; whatever wrote the file had nothing to save")
+    if matrices and not any(value.is_floating_point() for _, value in matrices):
+        key, value = matrices[0]
+        raise UserError(f"{path}: the weights are whole numbers ({key}: {value.dtype}); save them in floating point")
     return dict(held)
 
 

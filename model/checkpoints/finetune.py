@@ -63,12 +63,16 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
             f"--finetune {source}: its LoRA of rank {rank_in(state)} is not merged; write a merged checkpoint with "
             "test.py --export_merged FILE, or give --lora_r"
         )
-    fits = {key for key, value in state.items() if key in parameters and parameters[key].shape == value.shape}
+    fits = {
+        key
+        for key, value in state.items()
+        if key in parameters and parameters[key].shape == value.shape and value.is_floating_point()
+    }
     adapters = re.compile(r"\.prompts\.|\.lora_[AB]$")
     towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not adapters.search(key)]
     if wrong := [key for key in towers if key not in fits]:
         first = wrong[0]
-        there = f"{tuple(state[first].shape)} there" if first in state else "not there"
+        there = f"{state[first].dtype} {tuple(state[first].shape)} there" if first in state else "not there"
         raise UserError(
             f"--finetune {source}: {len(wrong)} of {len(towers)} weights of the towers do not fit, for example {first} "
             f"({there}, {tuple(parameters[first].shape)} here); give the run's --pretrain_choice, --img_size, "

@@ -1,13 +1,17 @@
 """Where a run directory is, and what makes one."""
 
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from datasets.options import MOST_SEED
 from utils import FileError, UserError
+from utils.distributed import on_main
 from utils.files import write_text
+from utils.locks import held
 from utils.options import Options, opt
 
 LAUNCH = "torchrun.txt"
@@ -23,7 +27,7 @@ class RunOptions:
     run_dir: Path | None = opt(None, "the run directory itself, instead of a new one below --output_dir")
     resume: bool = opt(False, "continue the run of --resume_ckpt_file, with its configs.yaml and in its directory")
     resume_ckpt_file: str = opt("", "RUN/last.pth to continue from, or RUN")
-    seeds: tuple[int, ...] = opt((), "train once with each of these seeds, and report mean and spread")
+    seeds: tuple[int, ...] = opt((), "train once with each of these seeds, and report mean and spread", most=MOST_SEED)
 
     @property
     def checkpoint(self) -> Path:
@@ -33,8 +37,12 @@ class RunOptions:
 
     @property
     def saved_flags(self) -> Path:
-        """configs.yaml of the run that is resumed."""
-        return self.checkpoint.parent / "configs.yaml"
+        """configs.yaml of the run that is resumed. Raises UserError where there is none."""
+        path = self.checkpoint.parent / "configs.yaml"
+        if not path.is_file():
+            found = "no configs.yaml beside it" if Path(self.resume_ckpt_file).exists() else "no such file or folder"
+            raise UserError(f"--resume_ckpt_file {self.resume_ckpt_file}: {found}; expected RUN/last.pth, or RUN")
+        return path
 
     def refuse_config_file(self, config_file: Path | None) -> None:
         """Raise a UserError where ``--resume`` comes with a ``--config_file`` other than the run's own."""
@@ -50,41 +58,43 @@ class RunOptions:
             raise UserError(f"--seeds {shown}: expected two or more different numbers from 0 on; for one, use --seed")
         if self.resume and not self.resume_ckpt_file:
             raise UserError("--resume: needs --resume_ckpt_file RUN/last.pth")
+        if self.resume_ckpt_file and not self.resume:
+            raise UserError(f"--resume_ckpt_file {self.resume_ckpt_file}: has no effect without --resume")
 
 
-def choose_run_dir(options: RunOptions, dataset_name: str) -> Path:
-    """The run directory of a new run (not made yet), or that of a resumed one.
+@contextmanager
+def run_directory(options: RunOptions, dataset_name: str) -> Iterator[Path]:
+    """The directory of a new run, or that of a resumed one; while the block runs, no other run can write to it.
 
     Raises:
-        UserError: it cannot be written, or holds another run.
+        UserError: it cannot be written, another process is at work in it, or it holds another run.
     """
-    if options.resume:
-        return options.checkpoint.parent
-    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    stamp = on_main(lambda: datetime.now().strftime("%Y%m%d_%H%M%S"))
     folder = options.run_dir or options.output_dir / dataset_name / f"{stamp}_{options.name}"
-    flag = "--run_dir" if options.run_dir else "--output_dir"
+    flag, remedy = f"--run_dir {folder}" if options.run_dir else f"--output_dir {folder}", "choose another directory"
+    if options.resume:
+        folder = options.checkpoint.parent
+        flag, remedy = f"--resume_ckpt_file {folder}", "stop it first"
+    with ExitStack() as stack:
+        on_main(lambda: stack.enter_context(held(folder, flag, remedy)))
+        if not options.resume:
+            on_main(lambda: _refuse_other_run(folder, flag))
+        yield folder
+
+
+def _refuse_other_run(folder: Path, flag: str) -> None:
     names = ("last.pth", "last.previous.pth", "best.pth", "seed_*")
     if any(path for name in names for path in folder.glob(name)):
         raise UserError(
-            f"{flag} {folder}: holds a run already; continue it with --resume --resume_ckpt_file {folder}, or name "
-            "another directory"
+            f"{flag}: holds a run already; continue it with --resume --resume_ckpt_file {folder}, or name another "
+            "directory"
         )
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{flag} {folder}: {existing} cannot be written ({error.strerror}); choose another with {flag}"
-        ) from None
-    return folder
 
 
 def make_run_dir(run_dir: Path, options: Options) -> None:
     """Make the run directory, and note in it all flags and which torchrun started the run, if one did."""
-    run = options.get(RunOptions)
     try:
-        run_dir.mkdir(parents=True, exist_ok=run.resume or run.run_dir is not None or bool(run.seeds))
+        run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"run directory {run_dir}: cannot be created ({error.strerror}); choose another") from None
     options.replaced(resume=False, resume_ckpt_file="").save(run_dir / "configs.yaml")

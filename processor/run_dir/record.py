@@ -33,6 +33,8 @@ class RunRecord:
         """``facts``: see :func:`facts_of`. A ``resumed`` run keeps its start and adds to its time."""
         self.path = folder / "run.json"
         earlier = read_record(self.path) if resumed else {}
+        if resumed and (not earlier or "earlier_record" in earlier):
+            facts = {**facts, "earlier_record": "lost"}
         self._seconds, self._began = earlier.get("seconds", 0.0), time.monotonic()
         self._content = {**facts, "started": earlier.get("started", _now())}
         if facts["weights_sha256"] is None:  # a resumed run does not read --finetune again
@@ -83,7 +85,8 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return load_record(path)
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s: not readable (%s); what it said before is lost", path, error)
+        reason = getattr(error, "strerror", None) or error
+        log.warning("%s: not readable (%s); when the run began and how long it took until now is lost", path, reason)
         return {}
 
 
