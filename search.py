@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sheets = write_answers(search.output or folder, searcher, answers)
         log.info("contact sheets: %s", ", ".join(map(str, sheets)))
     if page.serve:
-        from gallery.page import create_app, serve
+        from gallery.page import create_app
+        from gallery.server import serve
 
         serve(create_app(searcher, query.k), page.port)
     else:

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import UserError
-from utils.locks import held
+from utils.files import held
 from utils.log import hide_bar
 
 log = logging.getLogger("descry")

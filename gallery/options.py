@@ -11,6 +11,8 @@ HOST = "127.0.0.1"
 """the search page is for one person with a browser on this machine, or behind an ssh tunnel"""
 MOST_HITS = 1000
 """photos per query, in a command and on the page"""
+MOST_UPLOADED = 32 << 20
+"""bytes of an image that is sent to the page"""
 
 
 @dataclass(frozen=True)

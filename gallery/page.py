@@ -8,8 +8,6 @@ import base64
 import io
 import logging
 import re
-import resource
-import sys
 import tempfile
 import threading
 import time
@@ -17,30 +15,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import waitress
 from flask import Flask, Response, render_template, request
 from PIL import Image
 
 from datasets.images.decode import ImageError, decode
-from gallery.options import HOST, MOST_HITS
+from gallery.options import HOST, MOST_HITS, MOST_UPLOADED
 from gallery.photos import printable
 from gallery.searcher import PhotoHit, Searcher
 from utils import UserError
 from utils.device import available_cores
-from utils.log import NEXT
 
 log = logging.getLogger("descry")
 
 _THUMB = (320, 480)
 _JPEG = {"Content-Type": "image/jpeg"}
-_UPLOAD_BYTES = 32 << 20
-_THREADS = 256
-"""requests that are answered at once; most of them wait for their turn to decode a photo, so that queries need not"""
-_CONNECTIONS = 1000
-_IDLE_SECONDS = 20
-"""after which a client that neither sends nor reads is disconnected"""
-_SWITCH_SECONDS = 0.0005
-"""how long a thread may keep the interpreter; an encoder asks for it at every operation, and waits behind the others"""
 _LOG_SECONDS = 10.0
 """between two lines about photos that cannot be shown"""
 _HEADERS = {
@@ -54,42 +42,11 @@ _HEADERS = {
 }
 
 
-def serve(app: Flask, port: int) -> None:
-    """Serve until Ctrl-C.
-
-    Raises:
-        UserError: the port is taken.
-    """
-    try:
-        server = waitress.create_server(
-            app,
-            host=HOST,
-            port=port,
-            max_request_body_size=_UPLOAD_BYTES,  # refused by what it says about itself, before it is read
-            threads=_THREADS,
-            connection_limit=_connections(),
-            asyncore_use_poll=True,  # select cannot watch more than 1024 files
-            channel_timeout=_IDLE_SECONDS,
-            cleanup_interval=_IDLE_SECONDS // 4,
-        )
-    except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from None
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for every request that has to wait
-    log.info("search page: http://%s:%s/ (Ctrl-C to stop)", HOST, server.effective_port, extra=NEXT)
-    server.run()
-
-
-def _connections() -> int:
-    """How many may be open at once; each is a file, of which a process may only have so many."""
-    return max(16, min(_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64))
-
-
 def _guarded_app() -> Flask:
     """An application without routes that refuses foreign hosts and large uploads, and forbids foreign content."""
     app = Flask(__name__)
     app.config["TRUSTED_HOSTS"] = ["localhost", HOST]  # not a foreign name that resolves to this machine
-    app.config["MAX_CONTENT_LENGTH"] = _UPLOAD_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MOST_UPLOADED
     app.url_map.merge_slashes = False
 
     @app.after_request
@@ -104,22 +61,11 @@ def create_app(searcher: Searcher, k: int) -> Flask:
     """The page as a WSGI application; it shows ``k`` photos unless a request says otherwise."""
     app = _guarded_app()
     app.jinja_env.filters["printable"] = printable
-    decoding = threading.BoundedSemaphore(max(1, available_cores() - 1))
-    absences, opened = _Seldom(), time.time_ns()
+    opened = time.time_ns()
+    always = {"k": k, "total": len(searcher), "most": MOST_HITS, "most_bytes": MOST_UPLOADED, "gone": (), "query": ""}
 
     def render(status: int = 200, **view: object) -> tuple[str, int]:
-        return render_template(
-            "search.html",
-            **{
-                "query": "",
-                "k": k,
-                "total": len(searcher),
-                "most": MOST_HITS,
-                "most_bytes": _UPLOAD_BYTES,
-                "gone": (),
-                **view,
-            },
-        ), status
+        return render_template("search.html", **{**always, **view}), status
 
     @app.route("/", methods=["GET", "POST"])
     def search() -> tuple[str, int]:
@@ -131,6 +77,33 @@ def create_app(searcher: Searcher, k: int) -> Flask:
         except UserError as error:
             return render(400, **view, error=str(error))
         return render(**view, seconds=time.perf_counter() - start)
+
+    @app.errorhandler(413)
+    def too_large(error: Exception) -> tuple[str, int]:
+        image = (request.content_length or 0) > MOST_UPLOADED
+        return render(413, error="This image is larger than 32 MB" if image else "This request is too large")
+
+    _add_photos(app, searcher)
+    return app
+
+
+def _changes(searcher: Searcher, hits: Sequence[PhotoHit], opened: int) -> dict[str, object]:
+    """What to say about photos that are gone, or were written since the page was ``opened`` (ns)."""
+    gone, changed = searcher.changes(hits, opened)
+    if not gone and not changed:
+        return {}
+    if not searcher.gallery.is_dir():
+        said = f"the folder {printable(str(searcher.gallery))} is not there any more"
+    else:
+        parts = {"gone": len(gone), "changed": len(changed)}
+        said = " and ".join(f"{count} {what}" for what, count in parts.items() if count)
+        said = f"of these photos, {said} since the search page was started"
+    return {"gone": gone, "warning": f"{said}. Start search.py again to search what is there now"}
+
+
+def _add_photos(app: Flask, searcher: Searcher) -> None:
+    """The routes of photos and thumbnails, a few of which are decoded at once: a core remains for queries."""
+    decoding, absences = threading.BoundedSemaphore(max(1, available_cores() - 1)), _Seldom()
 
     @app.get("/thumb/<int:position>")
     @lru_cache(maxsize=2000)
@@ -148,27 +121,6 @@ def create_app(searcher: Searcher, k: int) -> Flask:
     def absent(error: Exception) -> tuple[str, int]:
         absences.warn(f"search page: {error}")
         return "This photo cannot be shown.", 404
-
-    @app.errorhandler(413)
-    def too_large(error: Exception) -> tuple[str, int]:
-        image = (request.content_length or 0) > _UPLOAD_BYTES
-        return render(413, error="This image is larger than 32 MB" if image else "This request is too large")
-
-    return app
-
-
-def _changes(searcher: Searcher, hits: Sequence[PhotoHit], opened: int) -> dict[str, object]:
-    """What to say about photos that are gone, or were written since the page was ``opened`` (ns)."""
-    gone, changed = searcher.absent(hits, opened)
-    if not gone and not changed:
-        return {}
-    if not searcher.gallery.is_dir():
-        said = f"the folder {printable(str(searcher.gallery))} is not there any more"
-    else:
-        parts = {"gone": len(gone), "changed": len(changed)}
-        said = " and ".join(f"{count} {what}" for what, count in parts.items() if count)
-        said = f"of these photos, {said} since the search page was started"
-    return {"gone": gone, "warning": f"{said}. Start search.py again to search what is there now"}
 
 
 class _Seldom:

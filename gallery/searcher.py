@@ -139,7 +139,7 @@ class Searcher:
             raise IndexError(f"no photo has the number {position}")
         return self._photos.names[position]
 
-    def absent(self, hits: Sequence[PhotoHit], since_ns: int) -> tuple[set[int], set[int]]:
+    def changes(self, hits: Sequence[PhotoHit], since_ns: int) -> tuple[set[int], set[int]]:
         """Positions of the hits whose file is gone, and of those whose file was written after ``since_ns``."""
         gone, changed = set(), set()
         for hit in hits:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -195,7 +196,14 @@ def _lack_of_resources(error: Exception) -> str | None:
             f"a process that loads images died: pid {dead[1]} {dead[2].strip()}. Usually memory, or the shared memory "
             "in /dev/shm, is too small: use fewer --num_workers or a smaller --batch_size. Checkpoints are intact"
         )
-    if getattr(error, "errno", None) == errno.EMFILE or re.search(r"[Tt]oo many open files|ancdata", str(error)):
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC and not isinstance(error, UserError):
+        shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
+        return (
+            f"no space left on a device. Where loader processes are used, that is often shared memory: /dev/shm has "
+            f"{shared / 1e6:.1f} MB free; enlarge it, or use --num_workers 0. Otherwise make room on the disk"
+        )
+    if number == errno.EMFILE or re.search(r"[Tt]oo many open files|ancdata", str(error)):
         return "too many open files: raise the limit (ulimit -n 4096) or use fewer --num_workers; nothing is lost"
     return None
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from datasets.options import MOST_SEED
 from utils import FileError, UserError
 from utils.distributed import on_main
-from utils.files import write_text
-from utils.locks import held
+from utils.files import held, write_text
 from utils.options import Options, opt
 
 LAUNCH = "torchrun.txt"

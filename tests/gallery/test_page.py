@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from gallery.options import PageOptions
-from gallery.page import create_app, serve
+from gallery.page import create_app
 from gallery.searcher import Searcher
 from tests.helpers.colours import COLOURS, colour_searcher, paint
 
@@ -78,11 +78,11 @@ def test_an_empty_query_is_told_what_to_do(client: FlaskClient, query: str):
     assert "Describe the person first" in page.text
 
 
-@pytest.mark.parametrize("k", ["0", "501", "x", "1e3", "-1", "9" * 5000])
+@pytest.mark.parametrize("k", ["0", "1001", "x", "1e3", "-1", "9" * 5000])
 def test_a_wrong_number_of_photos(client: FlaskClient, k: str):
     page = client.get("/", query_string={"q": "red", "k": k})
     assert page.status_code == 400
-    assert "number of photos must be a whole number from 1 to 500" in page.text
+    assert "number of photos must be a whole number from 1 to 1000" in page.text
 
 
 def test_a_query_that_is_too_long_is_cut_and_said_to_be(client: FlaskClient):
@@ -176,14 +176,6 @@ def test_every_answer_has_the_headers(client: FlaskClient):
 def test_nothing_is_loaded_from_elsewhere(client: FlaskClient):
     for path in ("/?q=red", "/static/search.css", "/static/search.js"):
         assert not re.findall(r"(?:https?:)?//[a-z]+\.[a-z]", client.get(path).text)
-
-
-def test_a_taken_port(searcher: Searcher):
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(ValueError, match=r"--port \d+: .*choose another"):
-            serve(create_app(searcher, 3), taken.getsockname()[1])
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
