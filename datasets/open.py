@@ -63,7 +63,7 @@ def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, st
         if not dataset.split(split):
             have = " and ".join(name for name in SPLITS if dataset.split(name))
             raise UserError(f"{flag} {split}: {dataset.name} has no such split, only {have}")
-    options.warn_of_workers()
+    options.check_workers()
     workers = max(options.workers, 1)
     dataset, images = prepare_images(
         dataset, size, get(ImageOptions), options.root_dir, workers=workers, splits=tuple(splits)

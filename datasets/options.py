@@ -1,6 +1,10 @@
 """Flags of data: which, how batched, and how training samples are varied."""
 
 import logging
+import resource
+import shutil
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
 from datasets.label_noise import NoiseOptions
 from datasets.mannequins.options import MannequinOptions
+from utils import UserError
 from utils.device import available_cores
 from utils.distributed import local_world_size
 from utils.options import opt
@@ -16,6 +21,10 @@ from utils.options import opt
 log = logging.getLogger("descry")
 
 _WORKERS_PER_CORE = 4
+_FILES, _FILES_PER_WORKER = 64, 12
+"""open files of a run, and those of a loader process: pipes of queues, for training and for evaluation"""
+_SHARED_PER_WORKER = 1 << 17
+"""bytes of its queues' semaphores; that of a batch comes on top"""
 
 MOST_SEED = 2**63 - 1
 """what PyTorch's generators take"""
@@ -45,14 +54,44 @@ class DataOptions:
             return min(8, max(1, available_cores() // local_world_size()))
         return self.num_workers if self.many_workers else min(self.num_workers, _WORKERS_PER_CORE * available_cores())
 
-    def warn_of_workers(self) -> None:
-        """Say where there are more loader processes than cores, and where there are fewer than asked for."""
+    def check_workers(self) -> None:
+        """Say where there are more loader processes than cores, and where there are fewer than asked for.
+
+        Raises:
+            UserError: this process may not open as many files, or has not as much shared memory, as they need.
+        """
+        if self.workers:
+            _require_files(self.workers)
+            _require_shared_memory(self.workers)
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # PyTorch's words for what is said here
         cores, wanted = available_cores(), self.num_workers or 0
         if wanted > self.workers:
             more = f"starting {self.workers}, {_WORKERS_PER_CORE} per core; --many_workers starts them all"
             log.warning("--num_workers %d: this machine has %d cores; %s", wanted, cores, more)
         elif wanted > cores:
             log.warning("--num_workers %d: this machine has only %d cores", wanted, cores)
+
+
+def _require_files(workers: int) -> None:
+    needed = _FILES + _FILES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    elif hard < needed:
+        raise UserError(
+            f"--num_workers {workers}: may need {needed} open files, the limit is {hard}; raise it (ulimit -n 4096) or "
+            "use fewer"
+        )
+
+
+def _require_shared_memory(workers: int) -> None:
+    with suppress(FileNotFoundError):  # a system without it
+        free, needed = shutil.disk_usage("/dev/shm").free, _SHARED_PER_WORKER * workers
+        if free < needed:
+            raise UserError(
+                f"--num_workers {workers}: needs at least {needed / 1e6:.1f} MB of shared memory, and /dev/shm has "
+                f"{free / 1e6:.1f} MB free; enlarge it, or use --num_workers 0"
+            )
 
 
 def data_options() -> dict[str, list[type]]:

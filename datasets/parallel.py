@@ -46,7 +46,14 @@ class BatchLoader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in super().__iter__():
+        before = multiprocessing.active_children()
+        try:
+            batches = super().__iter__()
+        except OSError:  # those that were started ignore the signal by which Python would end them, and wait for it
+            for process in set(multiprocessing.active_children()) - set(before):
+                process.kill()
+            raise
+        for batch in batches:
             if isinstance(batch, Exception):
                 try:
                     raise batch

@@ -52,7 +52,7 @@ def open_searcher(options: Options) -> Searcher:
     folder = index_folder(flags.index_dir or run_dir / "search" / "index", flags.gallery, about)
     index = GalleryIndex(folder, about, model.feature_width)
     if flags.update:
-        options.get(DataOptions).warn_of_workers()
+        options.get(DataOptions).check_workers()
         _update(index, encoder, flags, options.get(DataOptions).workers)
     photos = index.read()
     if not photos.names:

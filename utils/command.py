@@ -144,15 +144,15 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     except UserError as error:
         if os.environ.get("DESCRY_TRACEBACK"):
             raise
-        _exit_with(str(error))
+        _exit_with(f"error: {error}")
     except (RuntimeError, OSError) as error:
         message = _lack_of_resources(error)
         if message is None or os.environ.get("DESCRY_TRACEBACK"):
             raise
-        _exit_with(message)
+        _exit_with(f"error: {message}")
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Terminated) else signal.SIGINT
-        _exit_with(signal.Signals(number).name, "stopped by", 128 + number)
+        _exit_with(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
 @contextmanager
@@ -208,8 +208,8 @@ def _lack_of_resources(error: Exception) -> str | None:
     return None
 
 
-def _exit_with(message: str, kind: str = "error", code: int = 2) -> NoReturn:
-    where = f" (process {rank()})" if rank() else ""
+def _exit_with(message: str, code: int = 2) -> NoReturn:
+    who = f"{Path(sys.argv[0]).name}{f' (process {rank()})' if rank() else ''}"
     with suppress(OSError):  # the terminal may be gone
-        print(paint(f"{Path(sys.argv[0]).name}: {kind}{where}: {message}", RED, sys.stderr), file=sys.stderr)
+        print(paint(f"{who}: {message}", RED, sys.stderr), file=sys.stderr)
     sys.exit(code)

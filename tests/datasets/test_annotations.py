@@ -217,3 +217,28 @@ def test_gap_in_test_ids_is_fine(tmp_path):
 def test_missing_file_says_what_to_do(name, tmp_path):
     with pytest.raises(DataError, match=r"no such folder; --root_dir must point to where"):
         READERS[name][0].load(tmp_path, defaults)
+
+
+def test_leaks_between_the_splits_of_a_custom_set_are_counted(tmp_path):
+    content = [
+        *(record(pid, f"{pid}.jpg") for pid in range(4)),
+        *(record(pid, f"t{pid}.jpg", split="test") for pid in (1, 3, 9)),
+    ]
+    content += [record(8, "imgs/0.jpg", split="val"), record(7, "1.jpg", split="val")]
+    write(tmp_path, content)
+    (tmp_path / "imgs").mkdir()
+    for number in range(4):
+        (tmp_path / "imgs" / f"{number}.jpg").touch()
+    one, other = custom.load(tmp_path, defaults).leaks
+    assert one == "2 identities are in train and in test (1, 3)"
+    assert other.startswith("2 images are in train and in val (") and "imgs/0.jpg" in other, "spelt in two ways"
+
+
+def test_splits_that_number_their_identities_separately_are_no_error(tmp_path):
+    content = [
+        *(record(pid, f"{pid}.jpg") for pid in range(4)),
+        *(record(pid, f"t{pid}.jpg", split="test") for pid in range(3)),
+    ]
+    write(tmp_path / "RSTPReid", [{**row, "img_path": row.pop("file_path")} for row in content], "data_captions.json")
+    (said,) = rstpreid.load(tmp_path, defaults).leaks
+    assert "the same 3 identities are in train and in test (0, 1, 2), unless each split has its own numbers" in said

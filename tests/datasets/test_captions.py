@@ -6,7 +6,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datasets.captions import AugmentOptions, WordDeletion, augment_tokens, hide_tokens, mask_tokens, words_in
+from datasets.captions import (
+    AugmentOptions,
+    WordDeletion,
+    augment_tokens,
+    caption_oddities,
+    hide_tokens,
+    mask_tokens,
+    words_in,
+)
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, clean, shared_tokenizer
 
 CAPTIONS = [
@@ -257,3 +265,12 @@ def test_truncation_beside_id_0_keeps_the_end(caption: str):
         assert length == room
         short = WordDeletion(shared_tokenizer(), [caption], room, 0.0)(0, np.random.default_rng(0))
         assert (short[0].tolist(), short[1]) == (ids.tolist(), room)
+
+
+def test_odd_captions_are_counted():
+    fine = ["a man.", "\u7537\u4eba", "tab\tand\nline", "x" * 2000]
+    assert caption_oddities(fine) == []
+    no_word, control, long = caption_oddities([*fine, "...", "!?", "a \0 man", "bell \x07", "a man " * 170_000])
+    assert no_word == "2 captions have no word (such as '...')"
+    assert control.startswith("2 captions have control characters (such as 'a \\x00 man')")
+    assert long.startswith("1 caption has more than 2000 characters (such as 'a man a man")

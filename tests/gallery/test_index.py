@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
 from tests.helpers.colours import unit_rows
 from tests.helpers.runs import ROOT
+from utils import UserError
+from utils.files import held
 
 DIM = 16
 
@@ -128,13 +131,18 @@ def run_killed(folder: Path, after: int) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(after)], cwd=ROOT)
 
 
-def test_killed_indexing_continues_and_two_at_once_do_the_work_once(tmp_path: Path):
+def test_killed_indexing_continues_and_a_second_process_is_refused(tmp_path: Path):
     names = [f"{number:03d}" for number in range(100)]
     assert run_killed(tmp_path, 50).wait() == -signal.SIGKILL
     index = GalleryIndex(tmp_path, {}, 100)
     assert index.read().names == names[:40]
-    both = [run_killed(tmp_path, 1000) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    with held(tmp_path, "", ""):
+        second = subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path), "1000"], cwd=ROOT, capture_output=True, text=True
+        )
+    assert f"--index_dir: the index {tmp_path}: process {os.getpid()} on" in second.stderr
+    assert "search the index as it is with --no_update" in second.stderr
+    assert run_killed(tmp_path, 1000).wait() == 0
     photos = index.read()
     assert photos.names == names  # 40 rows more would be there if the work had been done twice
     assert np.array_equal(photos.vectors_ND, np.eye(100))
@@ -248,3 +256,48 @@ def test_names_of_any_bytes(tmp_path: Path):
     index.update({name: (1, 1)}, lambda names: iter([EncodedPhotos([name], unit_rows(1, DIM), {})]))
     assert index.read().names == [name]
     assert not any(index.changes({name: (1, 1)}))
+
+
+def test_a_signal_keeps_finished_photos_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    gallery, index = Gallery(50), make(tmp_path / "index")
+
+    def encode(names: Sequence[str]) -> Iterator[EncodedPhotos]:
+        yield from gallery.encode(names[:20])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.update(gallery.stamps, encode)
+    assert "finished photos are kept" in caplog.text and len(index.read().names) == 20
+    assert not (index.folder / ".lock").exists()
+
+
+def test_features_of_length_zero_are_the_checkpoints_fault(tmp_path: Path):
+    index = make(tmp_path)
+    with pytest.raises(ValueError, match="gives features that are zero"):
+        index.update({"a": (1, 1)}, lambda names: [EncodedPhotos(["a"], np.zeros((1, DIM), np.float32), {})])
+    assert index.read().names == []
+
+
+def test_a_disk_that_fills_while_indexing_loses_nothing(tmp_path: Path):
+    """A limit on the size of files stands in for the disk."""
+    gallery = Gallery(200)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, before[1]))
+    wide = GalleryIndex(tmp_path / "wide", {}, 512)
+    rows = unit_rows(200, 512)
+
+    def encode(names: Sequence[str]) -> Iterator[EncodedPhotos]:
+        for name in names:
+            yield EncodedPhotos([name], rows[int(name)][None], {})
+
+    try:
+        with pytest.raises(UserError, match="--index_dir: cannot write .*choose another folder"):
+            wide.update(gallery.stamps, encode)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept = wide.read()
+    wide.update(gallery.stamps, encode)
+    photos = wide.read()
+    assert len(photos.names) == 200 and set(kept.names) <= set(photos.names)
+    for name, row in zip(photos.names, photos.vectors_ND, strict=True):
+        assert np.array_equal(row, rows[int(name)])

@@ -1,7 +1,9 @@
 """The search page without a browser: what it answers, and what it refuses."""
 
 import io
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -182,3 +184,42 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "waitress", None)
     with pytest.raises(ValueError, match="needs the package waitress; pip install flask waitress"):
         PageOptions(serve=True)
+
+
+def test_photos_that_go_or_change_while_the_page_is_served(client: FlaskClient, searcher: Searcher):
+    assert "since the search page" not in client.get("/?q=red").text
+    (searcher.gallery / "green.jpg").unlink()
+    paint(searcher.gallery / "blue.tif", "green")
+    page = client.get("/?q=red&k=4").text
+    assert "Of these photos, 1 gone and 1 changed since the search page was started. Start search.py again" in page
+    assert "green.jpg (not there any more)" in names(page)
+    shutil.rmtree(searcher.gallery)
+    page = client.get("/?q=red")
+    assert page.status_code == 200 and f"The folder {searcher.gallery} is not there any more" in page.text
+    assert client.get("/thumb/0").status_code == 404
+
+
+def test_photos_that_are_gone_are_logged_seldom(
+    client: FlaskClient, searcher: Searcher, caplog: pytest.LogCaptureFixture
+):
+    shutil.rmtree(searcher.gallery)
+    for number in range(20):
+        client.get(f"/thumb/{number % 4}")
+    assert caplog.text.count("no such file") == 1
+
+
+def test_one_photo_whose_name_is_not_utf8(tmp_path: Path):
+    gallery = tmp_path / "gallery"
+    paint(gallery / "red.png", "red")
+    (gallery / "red.png").rename(gallery / os.fsdecode(b"r\xff\xfe.png"))
+    client = create_app(colour_searcher(gallery, tmp_path / "index"), 3).test_client()
+    page = client.get("/?q=green")
+    assert page.status_code == 200 and names(page.text) == ["r\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.png"]
+    assert client.get("/thumb/0").status_code == client.get("/photo/0").status_code == 200
+
+
+def test_a_request_that_is_too_large_without_an_image(client: FlaskClient):
+    assert (
+        "This request is too large"
+        in client.post("/", data={"q": "x" * 600_000}, content_type="multipart/form-data").text
+    )

@@ -173,3 +173,45 @@ def test_queries_from_a_file(tmp_path: Path):
 def test_paths_that_cannot_be_printed():
     assert printable("caf\udce9\n.jpg") == "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.jpg"
     assert printable("ünï 漢字.jpg") == "ünï 漢字.jpg"
+
+
+def test_sentences_that_wait_are_answered_together_each_with_its_own(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+):
+    real, batches, first = searcher.encoder.texts, [], threading.Event()
+
+    def texts(some: list[str]) -> np.ndarray:
+        batches.append(len(some))
+        if len(batches) == 1:
+            first.wait(10)
+        return real(some)
+
+    monkeypatch.setattr(FeatureEncoder, "texts", lambda self, some: texts(some))
+    colours, found = ["red", "green", "blue"] * 4, {}
+
+    def ask(number: int) -> None:
+        found[number] = searcher.by_text(colours[number], 1 + number % 3)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    while len(searcher._queue) < 11:
+        pass
+    first.set()
+    for thread in threads:
+        thread.join()
+    assert batches == [1, 8, 3]
+    for number, colour in enumerate(colours):
+        assert len(found[number]) == 1 + number % 3 and found[number][0].name == f"{colour}.png"
+
+
+def test_an_error_reaches_everyone_who_waited(searcher: Searcher, monkeypatch: pytest.MonkeyPatch):
+    def texts(*_: object) -> np.ndarray:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(FeatureEncoder, "texts", texts)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            searcher.by_text("red", 1)
+    monkeypatch.undo()
+    assert searcher.by_text("red", 1)[0].name == "red.png"

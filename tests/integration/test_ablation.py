@@ -1,8 +1,13 @@
 """configs/ablation.sh: which commands it runs. A stand-in for python writes them down."""
 
 import os
+import signal
 import subprocess
+import time
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.helpers.runs import ROOT
 
@@ -45,3 +50,26 @@ def test_usage_is_said_in_one_line(tmp_path: Path):
         calls, done = commands(tmp_path, *args)
         assert done.returncode == 2 and not calls
         assert done.stderr.splitlines() == ["usage: bash run.sh ablation DIR LOSSES... -- FLAGS..."]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_program(tmp_path: Path, number: int):
+    """The stand-in takes a moment to save, and ends with a code of its own."""
+    stand_in = tmp_path / "bin" / "python"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f'#!/bin/sh\ntrap "sleep 0.2; echo saved >{tmp_path}/saved; exit {128 + number}" {number}\n'
+        f"echo >{tmp_path}/started\nwhile :; do sleep 0.05; done\n"
+    )
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "configs/ablation.sh"), str(tmp_path), "itc", "id"]
+    restore = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=restore) as process:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    assert (tmp_path / "saved").exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

@@ -21,9 +21,13 @@ def flags(root: Path, *more: object) -> list[object]:
     return [*SMALL, "--loss_names", "itc", "--root_dir", root, "--run_dir", root.parent / "run", *more]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
+def record(**changes: object) -> dict[str, object]:
+    whole = {"id": 1, "captions": ["a man"], "split": "train", "file_path": "a.jpg", **changes}
+    return {key: value for key, value in whole.items() if value is not None}
+
+
+BAD = {
+    "flags": [
         ("--loss_names sdm+nce", "no loss is called 'nce'; choose from itc, sdm"),
         ("--dataset_name CUHK", "--dataset_name 'CUHK': choose one of CUHK-PEDES, ICFG-PEDES, RSTPReid"),
         ("--img_size 384", "--img_size 384: expected height and width"),
@@ -50,34 +54,55 @@ def flags(root: Path, *more: object) -> list[object]:
         ("--pretrain_choice open_clip:ViT-B-16", "expected open_clip:NAME:FILE"),
         ("--pretrain_choice open_clip:ViT-Z:w.pt", "open_clip has no model ViT-Z; similar names are ViT-"),
         ("--pretrain_choice open_clip:ViT-B-16:w.pt", "w.pt is not there"),
-        ("--temperature 0", "--temperature 0.0: expected a number above 0"),
-        ("--masked_token_rate 0.95", "their sum is above 1"),
-        ("--resume", "--resume: needs --resume_ckpt_file RUN/last.pth"),
-        ("--pretrain_choice ViT-Z", "--pretrain_choice ViT-Z: neither a file nor one of ViT-B/16, ViT-B/32"),
-        ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
         ("--noisy_rate 1.5", "--noisy_rate 1.5: expected at least 0 and at most 1"),
         ("--noisy_rate some", "--noisy_rate 'some': expected a number"),
         ("--noisy_seed 4294967296", "--noisy_seed 4294967296: expected at least 0 and at most 4294967295"),
         ("--noisy_file nowhere.npy", "--noisy_file nowhere.npy: no such file; with --noisy_rate R it is written"),
         ("--noisy_file .", "--noisy_file .: cannot be read (Is a directory)"),
+        ("--temperature 0", "--temperature 0.0: expected a number above 0"),
+        ("--masked_token_rate 0.95", "their sum is above 1"),
+        ("--resume", "--resume: needs --resume_ckpt_file RUN/last.pth"),
+        ("--pretrain_choice ViT-Z", "--pretrain_choice ViT-Z: neither a file nor one of ViT-B/16, ViT-B/32"),
+        ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
+        ("--batch-size 8", "unrecognized arguments: --batch-size 8; did you mean --batch_size?"),
         ("--img_aug maybe", "--img_aug 'maybe': expected true or false"),
         ("--dataset_name ICFG-PEDES", "ICFG-PEDES"),
         ("--val_dataset val --dataset_name Custom", "reid_raw.json"),
+        ("--resume_ckpt_file logs/run", "--resume_ckpt_file logs/run: has no effect without --resume"),
+        ("--resume --resume_ckpt_file /nonexist", "--resume_ckpt_file /nonexist: no such file or folder"),
+        ("--lora_r 100000", "--lora_r 100000: at most 64, the rank that a layer (attn.in_proj) of the towers can have"),
+        ("--lora_r 65", "--lora_r 65: at most 64"),
+        ("--cmt_depth 100000 --loss_names mlm", "--cmt_depth 100000: expected at least 1 and at most 100"),
+        ("--num_experts 100000 --loss_names aux", "--num_experts 100000: expected"),
+        ("--cnum 1000000 --loss_names aux", "--cnum 1000000: expected"),
+        ("--img_size 100000 100000", "--img_size 100000 100000: expected at most 4096 pixels"),
+        (
+            "--seed 99999999999999999999",
+            "--seed 99999999999999999999: expected at least 0 and at most 9223372036854775807",
+        ),
+        ("--seeds 1 99999999999999999999", "--seeds 99999999999999999999: expected at most"),
+        ("--seed 010", "--seed '010': expected a whole number"),
+        ("--batch_size 1_0", "--batch_size '1_0': expected a whole number"),
+        ("--lr 1_0.5", "--lr '1_0.5': expected a number"),
+        ("--device mps", "--device mps: expected auto, cpu, cuda or cuda:N"),
+        ("--device meta", "--device meta: expected auto, cpu, cuda or cuda:N"),
     ],
-)
-def test_flags(root: Path, fails, wrong: str, message: str):
-    assert message in fails("train", *flags(root, *wrong.split()))
-    assert not (root.parent / "run").exists(), "a run that never began leaves nothing behind"
-
-
-def record(**changes: object) -> dict[str, object]:
-    whole = {"id": 1, "captions": ["a man"], "split": "train", "file_path": "a.jpg", **changes}
-    return {key: value for key, value in whole.items() if value is not None}
-
-
-@pytest.mark.parametrize(
-    ("annotation", "message"),
-    [
+    "yaml": [
+        ("loss_nmaes: itc", "unknown flag 'loss_nmaes'; did you mean loss_names?"),
+        ("lr: [1, 2]", "--lr [1, 2]: expected a number"),
+        ("seed: 1\nlr: 1\nseed: 2", "key 'seed' is there twice, first in line 1"),
+        ("seed: 1:30", "--seed '1:30': expected a whole number"),
+        ("seed: 010", "--seed '010': expected a whole number"),
+        ("seed: 0x10", "--seed '0x10': expected a whole number"),
+        ("seed: 1_0", "--seed '1_0': expected a whole number"),
+        ("seed: on", "--seed 'on': expected a whole number"),
+        ("seed: true", "--seed True: expected a whole number"),
+        ("lr: 1:30.5", "--lr '1:30.5': expected a number"),
+        ("lr: .nan", "--lr nan: expected a number"),
+        ("<<: {seed: 1}", "'<<' is not read"),
+        ("- itc", "expected 'flag: value' lines"),
+    ],
+    "annotation": [
         (None, "has no reid_raw.json; --root_dir must point to"),
         ("{", "reid_raw.json"),
         ('{"id": 1}', "list"),
@@ -89,17 +114,41 @@ def record(**changes: object) -> dict[str, object]:
         ([record(), record()], "earlier record"),
         ([record(id="1")], "not a whole number"),
         ([record(file_path="../../etc/passwd")], "image path that is not usable"),
+        ('[{"id": 1, "id": 2}]', "key 'id' is there twice in [('id', 1), ('id', 2)]; keep one of them"),
+        (
+            [record(), record(split="test")],
+            "'a.jpg' is in test, and in train as record 0. Keep the image in one split.",
+        ),
+        (
+            [
+                record(),
+                record(id=2, file_path="b.jpg"),
+                *(record(id=n, split="val", file_path=f"{n}.png") for n in (2, 3)),
+            ],
+            "1 identities are in train and in val (2). Results would not be comparable",
+        ),
     ],
-)
-def test_annotations(root: Path, fails, annotation: object, message: str):
-    path = root / "CUHK-PEDES" / "reid_raw.json"
-    if annotation is None:
-        path.unlink()
+}
+"""what a user got wrong, and what the message must say; the next case is one line"""
+
+
+@pytest.mark.parametrize(("kind", "wrong", "message"), [(kind, *case) for kind, cases in BAD.items() for case in cases])
+def test_bad_input(root: Path, fails, kind: str, wrong: object, message: str):
+    if kind == "flags":
+        said = fails("train", *flags(root, *wrong.split()))
+    elif kind == "yaml":
+        (root.parent / "wrong.yaml").write_text(wrong)
+        said = fails("train", *flags(root), "--config_file", root.parent / "wrong.yaml")
+        assert f"--config_file {root.parent / 'wrong.yaml'}: " in said
     else:
-        path.write_text(annotation if isinstance(annotation, str) else json.dumps(annotation))
-    said = fails("train", *flags(root))
+        path = root / "CUHK-PEDES" / "reid_raw.json"
+        path.unlink()
+        if wrong is not None:
+            path.write_text(wrong if isinstance(wrong, str) else json.dumps(wrong))
+        said = fails("train", *flags(root))
+        assert str(path.parent) in said
     assert message in said
-    assert "CUHK-PEDES" in said
+    assert not (root.parent / "run").exists(), "a run that never began leaves nothing behind"
 
 
 def first_training_image(root: Path) -> Path:

@@ -43,6 +43,14 @@ FLAGS = {
         *("temp 0.0", "temp_instance -1.0", "temperature 0.0", "thred1 -1.5", "thred2 1.5", "weight 1.5"),
         *("weight_decay -1.0", "word_deletion 1.5", "masked_token_rate -0.5", "masked_token_unchanged_rate 1.5"),
         *("mannequin_train_ids -1", "mannequin_val_ids -1", "mannequin_test_ids -1", "mannequin_seed -3"),
+        *(
+            "cmt_depth 101",
+            "cnum 1001",
+            "num_experts 1001",
+            "moe_layers 101",
+            f"seed {2**63}",
+            f"mannequin_seed {2**63}",
+        ),
         *("mannequin_captions_per_image 0", "mannequin_height 31", "mannequin_height 2049"),
     ],
 )

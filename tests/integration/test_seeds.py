@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import train as train_script
+from analysis import compare
 from processor.metrics import METRICS
 from processor.run_dir import record
 from processor.run_dir.seeds import mean_and_std
@@ -145,8 +146,19 @@ def test_code_version_is_that_of_a_checkout_of_this_code(tmp_path: Path, monkeyp
     assert record.code_version() == (git("rev-parse", "HEAD"), True)
 
 
-def test_a_broken_record_does_not_stop_a_resumed_run(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_lost_record_does_not_stop_a_resumed_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
     for text in ("", "[1]", "{", "\x00"):
         (tmp_path / "run.json").write_text(text)
         assert record.read_record(tmp_path / "run.json") == {}
-    assert caplog.text.count("what it said before is lost") == 4
+    (tmp_path / "run.json").unlink()
+    facts = {"weights_sha256": None, "version": "a", "modified": False, "device": "cpu"}
+    for _ in range(2):  # also when it is resumed once more
+        record.RunRecord(tmp_path, facts, resumed=True).write(best={}, last={})
+    assert caplog.text.count("when the run began and how long it took until now is lost") == 5
+    assert caplog.text.count("(No such file or directory)") == 1
+    (tmp_path / "configs.yaml").write_text("loss_names: itc\n")
+    compare.main([str(tmp_path)])
+    said = capsys.readouterr()
+    assert "itc" in said.out and "so time and memory are of the rest only" in said.err

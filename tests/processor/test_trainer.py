@@ -307,3 +307,14 @@ def test_a_plain_pass_is_the_same_in_every_epoch_and_a_random_one_is_not(make_tr
         alike = [torch.equal(one["images"], other["images"]) for one, other in zip(first, second, strict=True)]
         assert all(alike) if plain else not any(alike)
     assert not torch.equal(next(iter(trainer.loader))["index"], first[0]["index"])
+
+
+def test_a_model_that_tells_nothing_apart(make_trainer: Callable[..., Trainer], messages: pytest.LogCaptureFixture):
+    trainer = make_trainer("--loss_names", "itc")
+    torch.nn.init.zeros_(trainer.model.backbone.visual.proj)
+    trainer.evaluator.evaluate()  # in training, it may recover
+    assert (
+        "all 10 images have the same feature" in messages.text and "captions" not in messages.text.split("same feat")[0]
+    )
+    with pytest.raises(UserError, match="all 10 images have the same feature: .*test another checkpoint"):
+        trainer.evaluator.evaluate(refuse_equal=True)

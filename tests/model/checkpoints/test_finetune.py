@@ -31,6 +31,9 @@ def test_what_fits_is_taken_and_unmerged_lora_refused():
     assert torch.equal(model.state_dict()["clip.visual.proj"], source["clip.visual.proj"])
     with pytest.raises(UserError, match="not merged; .*--export_merged"):
         start_from(build("--loss_names", "sdm"), model.state_dict(), "x.pth")
+    source["clip.visual.proj"] = source["clip.visual.proj"].long()
+    with pytest.raises(UserError, match=r"--finetune x.pth: 1 of .*clip.visual.proj .*torch.int64"):
+        start_from(model, source, "x.pth")
     del source["clip.visual.proj"]
     with pytest.raises(UserError, match=r"--finetune x.pth: 1 of \d+ .*clip.visual.proj .*not there"):
         start_from(model, source, "x.pth")
