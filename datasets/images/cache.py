@@ -99,6 +99,9 @@ class ImageCache:
             with locked(self.folder / "lock"):
                 jobs = self._outdated()
                 return self._fill(jobs, workers) if jobs else {}
+        except KeyboardInterrupt:
+            logger.warning("caching stopped: decoded images are kept, the next run continues with the others")
+            raise
         except OSError as error:
             where = "choose another --cache_dir or leave --cache out"
             raise DataError(f"image cache {self.folder}: {error.strerror or error}; {where}") from None
@@ -151,9 +154,6 @@ class ImageCache:
                     waiting += [done for done in results if not done.fault]
                     if len(waiting) >= _SYNC_EVERY:
                         stamp_waiting()
-            except KeyboardInterrupt:
-                logger.warning("caching stopped: decoded images are kept, the next run continues with the others")
-                raise
             finally:
                 stamp_waiting()
         return faults

@@ -36,7 +36,9 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: object, slow_images: bool) -> None:
+def child(
+    argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: object, slow_images: bool, terminal: str
+) -> None:
     """One part of a run, as ``python train.py ARGV``.
 
     Args:
@@ -45,11 +47,16 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
         dies: "step" or "write", and before which of them it is killed.
         stepping: an event to set at the first step.
         slow_images: whether it takes long to read an image.
+        terminal: a terminal that becomes its own, and takes its output.
     """
-    os.setpgid(0, 0)  # a group, as a shell gives to a command, so that Ctrl-C can be sent to it
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts "pytest &" with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell starts "pytest &" with SIGINT ignored
+        signal.signal(number, signal.SIG_DFL)
     sys.argv = ["train.py", *argv]
-    sys.stdout = sys.stderr = said.open("a", buffering=1)
+    if terminal:
+        _move_to(terminal)
+    else:
+        os.setpgid(0, 0)  # a group, as a shell gives to a command, so that Ctrl-C can be sent to it
+        sys.stdout = sys.stderr = said.open("a", buffering=1)
     left = {"step": -1, "write": -1} | dict([dies] if dies else [])
 
     def counted(name: str, function: Callable) -> Callable:
@@ -70,11 +77,23 @@ def child(argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: o
     run_command(train_script.main, argv)
 
 
+def _move_to(terminal: str) -> None:
+    os.setsid()
+    number = os.open(terminal, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(number, standard)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+
+
 def start(
-    argv: list[str], said: Path, dies: tuple[str, int] | None = None, slow_images: bool = False
+    argv: list[str],
+    said: Path,
+    dies: tuple[str, int] | None = None,
+    slow_images: bool = False,
+    terminal: str = "",
 ) -> tuple[object, object]:
     stepping = CONTEXT.Event()
-    process = CONTEXT.Process(target=child, args=(argv, said, dies, stepping, slow_images))
+    process = CONTEXT.Process(target=child, args=(argv, said, dies, stepping, slow_images, terminal))
     process.start()
     return process, stepping
 

@@ -5,7 +5,9 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -195,20 +197,81 @@ def test_ctrl_c_while_the_program_is_still_being_imported():
             assert "Traceback" not in process.stdout.read()
 
 
-def test_ctrl_c_while_images_are_cached(data_root: Path, tmp_path: Path):
-    said = tmp_path / "said.txt"
-    argv = flags_of("IRRA", data_root, tmp_path / "run", "--cache", "--cache_dir", str(tmp_path / "cache"))
-    process, _ = start([*argv, "--num_workers", "2"], said, slow_images=True)
-    while "decoding" not in (said.read_text() if said.exists() else ""):
+def stop_once(there: Callable[[], bool], argv: list[str], said: Path, number: int, **more: object) -> tuple[int, str]:
+    """Send a signal to a run and its processes, as a terminal or a cluster does, at a moment; its code and words."""
+    process, _ = start(argv, said, **more)
+    while not there():
+        assert process.exitcode is None, said.read_text()
         time.sleep(0.02)
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     process.join(20)
-    assert process.exitcode == 130
-    assert "Traceback" not in said.read_text()
-    assert not (tmp_path / "run").exists()
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+    assert "Traceback" not in said.read_text()
+    return process.exitcode, said.read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_while_images_are_cached_or_drawn(data_root: Path, tmp_path: Path, number: int, code: int):
+    def caching() -> bool:
+        return any(path.stat().st_size for path in (tmp_path / "cache").glob("*/stamps"))
+
+    argv = flags_of("IRRA", data_root, tmp_path / "run", "--cache", "--cache_dir", str(tmp_path / "cache"))
+    argv += ["--num_workers", "2"]
+    ended, words = stop_once(caching, argv, tmp_path / "cached.txt", number, slow_images=True)
+    assert ended == code and "caching stopped: decoded images are kept" in words
+    assert f"train.py: stopped by {number.name}" in words
+    assert not (tmp_path / "run").exists()
+
+    def drawing() -> bool:
+        return any((tmp_path / "data").glob(".*.unfinished/imgs/train/*.jpg"))
+
+    argv = flags_of("IRRA", tmp_path / "data", tmp_path / "run", "--dataset_name", "Mannequins")
+    ended, words = stop_once(drawing, argv, tmp_path / "drawn.txt", number)
+    assert ended == code and "drawing stopped: nothing is kept" in words
+    assert not list((tmp_path / "data").iterdir()) and not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_terminal_is_closed_saves_and_ends(data_root: Path, tmp_path: Path):
+    outside, inside = os.openpty()
+    argv = flags_of("ICLF", data_root, tmp_path / "run", "--num_epoch", "500", "--num_workers", "1")
+    process, stepping = start(argv, tmp_path / "said.txt", terminal=os.ttyname(inside))
+    os.close(inside)
+    while not stepping.is_set():
+        os.read(outside, 4096)  # or it would fill up
+    os.close(outside)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGHUP
+    assert read_torch_file(tmp_path / "run" / "last.pth")["progress"]["epoch"] < 500
+    last = (tmp_path / "run" / "train_log.txt").read_text().splitlines()[-1]
+    assert "stopped " in last and last.endswith("; --resume continues")
+
+
+def test_a_second_run_in_the_same_directory_is_refused(data_root: Path, tmp_path: Path, fails):
+    run = tmp_path / "run"
+    process, stepping = start(flags_of("ICLF", data_root, run, "--num_epoch", "500"), tmp_path / "said.txt")
+    assert stepping.wait(60)
+    holder = f"process {process.pid} on {socket.gethostname()} (since "
+    for flags in (flags_of("ICLF", data_root, run), flags_of("ICLF", data_root, run, "--seeds", "1", "2"), resume(run)):
+        said = fails("train", *flags)
+        assert holder in said and f"is at work in {run}; " in said
+    process.kill()
+    process.join()
+    train_script.main([*resume(run), "--num_epoch", "1"])
+
+
+@pytest.mark.parametrize("limit", [100, 3000])
+def test_a_disk_that_fills_while_images_are_cached(data_root: Path, tmp_path: Path, fails, limit: int):
+    """A limit on the size of files stands in for the disk: it strikes when the file is made, or some images later."""
+    argv = flags_of("IRRA", data_root, tmp_path / "run", "--cache", "--cache_dir", str(tmp_path / "cache"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        said = fails("train", *argv)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "image cache" in said and "choose another --cache_dir or leave --cache out" in said
+    train_script.main([*argv, "--num_epoch", "1"])
 
 
 def resident_bytes() -> int:
