@@ -236,9 +236,9 @@ def test_a_run_whose_terminal_is_closed_saves_and_ends(data_root: Path, tmp_path
     outside, inside = os.openpty()
     argv = flags_of("ICLF", data_root, tmp_path / "run", "--num_epoch", "500", "--num_workers", "1")
     process, stepping = start(argv, tmp_path / "said.txt", terminal=os.ttyname(inside))
-    os.close(inside)
     while not stepping.is_set():
         os.read(outside, 4096)  # or it would fill up
+    os.close(inside)
     os.close(outside)
     process.join(60)
     assert process.exitcode == 128 + signal.SIGHUP
