@@ -114,7 +114,7 @@ def _shared_identities(ids: Mapping[str, set[int]]) -> tuple[list[str], list[str
         if both := sorted(ids[one] & ids[other]):
             shown = f"{one} and in {other} ({first_few(list(map(str, both)), ', ')})"
             if len(both) < min(len(ids[one]), len(ids[other])):
-                some.append(f"{len(both)} identities are in {shown}")
+                some.append(f"{_count(both, 'identity is', 'identities are')} in {shown}")
             else:
                 every.append(f"the same {len(both)} identities are in {shown}, unless each split has its own numbers")
     return some, every
@@ -123,10 +123,14 @@ def _shared_identities(ids: Mapping[str, set[int]]) -> tuple[list[str], list[str
 def _shared_images(splits: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     paths = {split: {record.path for record in splits[split]} for split in SPLITS}
     return [
-        f"{len(both)} images are in {one} and in {other} ({first_few(both, ', ')})"
+        f"{_count(both, 'image is', 'images are')} in {one} and in {other} ({first_few(both, ', ')})"
         for one, other in combinations(SPLITS, 2)
         if (both := sorted(map(str, paths[one] & paths[other])))
     ]
+
+
+def _count(items: Sequence[object], one: str, more: str) -> str:
+    return f"{len(items)} {one if len(items) == 1 else more}"
 
 
 def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:

@@ -125,7 +125,7 @@ BAD = {
                 record(id=2, file_path="b.jpg"),
                 *(record(id=n, split="val", file_path=f"{n}.png") for n in (2, 3)),
             ],
-            "1 identities are in train and in val (2). Results would not be comparable",
+            "1 identity is in train and in val (2). Results would not be comparable",
         ),
     ],
 }

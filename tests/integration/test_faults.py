@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -234,10 +235,11 @@ def test_signals_while_images_are_cached_or_drawn(data_root: Path, tmp_path: Pat
 
 def test_a_run_whose_terminal_is_closed_saves_and_ends(data_root: Path, tmp_path: Path):
     outside, inside = os.openpty()
-    argv = flags_of("ICLF", data_root, tmp_path / "run", "--num_epoch", "500", "--num_workers", "1")
+    argv = flags_of("ICLF", data_root, tmp_path / "run", "--num_epoch", "500")
     process, stepping = start(argv, tmp_path / "said.txt", terminal=os.ttyname(inside))
-    while not stepping.is_set():
-        os.read(outside, 4096)  # or it would fill up
+    while not stepping.is_set() and process.exitcode is None:
+        if select.select([outside], [], [], 0.1)[0]:
+            os.read(outside, 4096)  # or it would fill up
     os.close(inside)
     os.close(outside)
     process.join(60)
