@@ -160,7 +160,7 @@ def test_wrong_usage(trained: Path, photos: Path, fails, tmp_path: Path):
     assert "no such checkpoint" in fails("search", *config, "--gallery", photos, "--checkpoint", tmp_path / "no.pth")
     (tmp_path / "file").write_text("")
     blocked = fails("search", *config, "--gallery", photos, "--index_dir", tmp_path / "file")
-    assert "--index_dir: cannot write" in blocked and "choose another folder" in blocked
+    assert "--index_dir: the index" in blocked and "cannot be written (Not a directory); choose another" in blocked
     bad_image = ["--query_image", photos / "broken.jpg", "--output", tmp_path / "out"]
     assert "broken.jpg: not an image" in fails("search", *config, *index, "--gallery", photos, *bad_image)
 
