@@ -63,14 +63,8 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     return options.renamed("momentum", momentum_flag(options.get(LossOptions).names))
 
 
-def train(options: Options) -> Progress:
-    """Train once, from build to the final table."""
-    with run_directory(options.get(RunOptions), options.get(DataOptions).dataset_name) as folder:
-        return train_in(folder, options)
-
-
-def train_in(folder: Path, options: Options) -> Progress:
-    """Train in a run directory that no other process writes to."""
+def train(folder: Path, options: Options) -> Progress:
+    """Train once, from build to the final table, in a run directory that no other process writes to."""
     get, run, data, start = options.get, options.get(RunOptions), options.get(DataOptions), options.get(FinetuneOptions)
     precision = pick_precision(get(DeviceOptions))
     setup_logger()
@@ -112,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train from flags; see README.md."""
     options = read_flags(argv)
     run = options.get(RunOptions)
-    if run.seeds:
-        with run_directory(run, options.get(DataOptions).dataset_name) as folder:
+    with run_directory(run, options.get(DataOptions).dataset_name) as folder:
+        if run.seeds:
             train_seeds(options, folder, train)
-    else:
-        train(options)
+        else:
+            train(folder, options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from processor.metrics import METRICS
 from processor.metrics.table import metrics_table
 from processor.progress import Progress
-from processor.run_dir.layout import RunOptions, make_run_dir
+from processor.run_dir.layout import RunOptions, make_run_dir, run_directory
 from processor.run_dir.record import read_record
 from utils.distributed import on_main
 from utils.files import write_text
@@ -21,12 +21,12 @@ log = logging.getLogger("descry")
 Metrics = Mapping[str, float]
 
 
-def train_seeds(options: Options, folder: Path, train: Callable[[Options], Progress]) -> None:
+def train_seeds(options: Options, folder: Path, train: Callable[[Path, Options], Progress]) -> None:
     """Train with each of ``--seeds`` in ``folder/seed_N``, then log a table and write seeds.txt and seeds.json.
 
     With ``--resume``, seeds that have finished are not trained again, and the one that was interrupted continues.
 
-    ``train`` trains once from flags, in the directory that they name.
+    ``train`` trains once in a directory, from flags.
     """
     results: dict[int, dict[str, Metrics]] = {}
     on_main(lambda: make_run_dir(folder, options))
@@ -34,7 +34,9 @@ def train_seeds(options: Options, folder: Path, train: Callable[[Options], Progr
         place = folder / f"seed_{seed}"
         results[seed] = _finished(place, options.flat()["num_epoch"])
         if not results[seed]:
-            outcome = train(_one(options, seed, place))
+            one = _one(options, seed, place)
+            with run_directory(one.get(RunOptions), "") as place:
+                outcome = train(place, one)
             results[seed] = {"best": outcome.best, "last": outcome.last}
     summary = {"seeds": results, **mean_and_std(results)}
     table = metrics_table(_rows(summary), f"t2i, {len(results)} seeds").get_string()
