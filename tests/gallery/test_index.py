@@ -4,8 +4,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
 from tests.helpers.colours import unit_rows
-from tests.helpers.runs import ROOT
+from tests.helpers.fork_server import Forked
+from tests.helpers.runs import started
 
 DIM = 16
 
@@ -124,8 +123,8 @@ module.GalleryIndex(Path(sys.argv[1]), {}, 100).update({f"{number:03d}": (1, 1) 
 """
 
 
-def run_killed(folder: Path, after: int) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(after)], cwd=ROOT)
+def run_killed(folder: Path, after: int) -> Forked:
+    return started("-c", KILLED, folder, after)
 
 
 def test_killed_indexing_continues_and_two_at_once_do_the_work_once(tmp_path: Path):
