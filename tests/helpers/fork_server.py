@@ -41,6 +41,8 @@ STARTING = 180
 
 def serve(path: Path, modules: list[str]) -> dict[str, Any] | None:
     """Fork for every request that comes in; the request in the child, None once no client is left."""
+    if modules:
+        sys.path[0] = str(ROOT)
     for name in (*IMPORTED, *modules):
         with contextlib.suppress(() if name in modules else ModuleNotFoundError):  # what only search needs
             importlib.import_module(name)
@@ -230,7 +232,8 @@ def server(*modules: str) -> str:
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
     name = "-".join(["forks", str(os.getuid()), session[:12], *modules])
     path = Path(tempfile.gettempdir()) / f"{name}.socket"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # threads count at torch's import
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # counts when torch is imported
+    environment.pop("PYTHONPATH", None)  # children look at that of their own
     command = [__file__, str(path), *modules]
     with locked(path), tempfile.TemporaryFile("w+") as said:
         if not _connected(path):
