@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +45,9 @@ def fresh_python(script: str, *args: object, **environment: str) -> subprocess.C
     """The same, seconds slower, in an interpreter of its own."""
     command = [sys.executable, script, *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **environment}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, preexec_fn=_no_ignored_ctrl_c, capture_output=True, text=True, timeout=200
+    )
 
 
 def started(script: str, *args: object) -> Forked:
@@ -56,15 +57,18 @@ def started(script: str, *args: object) -> Forked:
 
 
 def fresh_started(script: str, *args: object) -> subprocess.Popen:
-    """The same, seconds slower, in an interpreter of its own.
-
-    A shell starts "pytest &" with SIGINT ignored, which children inherit, so this one gets the usual handler back.
-    """
+    """The same, seconds slower, in an interpreter of its own."""
     command = [sys.executable, script, *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=restore, **pipes)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_no_ignored_ctrl_c, **pipes
+    )
+
+
+def _no_ignored_ctrl_c() -> None:
+    """A shell starts "pytest &" with SIGINT ignored, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def table(text: str, task: str = "t2i") -> list[float]:
