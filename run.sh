@@ -43,11 +43,15 @@ check() {
     ruff check .
     ruff format --check .
     # one thread for each of two test processes: several threads in several processes only get in each other's way
-    OMP_NUM_THREADS=1 forward python -m pytest --numprocesses 2 "$@"
+    OMP_NUM_THREADS=1 forward python -m pytest --numprocesses 2 --dist worksteal "$@"
 }
 
 make_environment
 export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
+if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then # nothing beside the sources; but compiling torch anew takes each start 7 s
+    unset PYTHONDONTWRITEBYTECODE
+    export PYTHONPYCACHEPREFIX="$venv/bytecode"
+fi
 case "${1:-demo}" in
 demo) shift || true; demo "$@" ;;
 train) shift; exec python "$here/train.py" "$@" ;;

@@ -124,6 +124,7 @@ class Trainer:
                     self._finish_epoch(signals)
                 except Interrupted:
                     self.save_last()
+                    self.run_dir.draw_curves()
                     place = self.loader.place
                     log.info("stopped in epoch %d after step %d; --resume continues", place.epoch, place.step)
                     raise Stopped(128 + signals.wanted) from None
@@ -132,6 +133,7 @@ class Trainer:
                         f"{error.args[0].splitlines()[0]} Give a smaller --batch_size, --accumulate N or "
                         "--grad_checkpointing"
                     ) from error
+            self.run_dir.draw_curves()
         self._write_record(finished=True)
         return self.progress
 

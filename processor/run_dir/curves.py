@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from processor.run_dir.history import Entry
@@ -24,8 +25,9 @@ FONT_SIZE = 9
 
 def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a file that may be there already; whoever looks at it never sees half of it."""
+    figure.set_dpi(dpi)
     with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=dpi)
+        FigureCanvasAgg(figure).print_png(file)  # savefig would draw everything once more, to lay it out
 
 
 def draw_curves(history: Sequence[Entry]) -> Figure:

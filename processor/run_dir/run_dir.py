@@ -1,6 +1,7 @@
 """A run directory that is being written."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from utils.options import Options
 
 TICKS = 1000
 """TensorBoard counts in whole numbers; its steps are thousandths of an epoch, for training and validation alike"""
+
+REDRAW_SECONDS = 10
+"""after which an evaluation redraws the curves: that takes a third of a second, as long as a small epoch"""
 
 
 def open_run_dir(
@@ -36,6 +40,7 @@ class RunDir:
         """The folder must exist once anything is written."""
         self.path, self.record = path, record
         self._writer: Any = None
+        self._redraw_at = 0.0
 
     def open(self, epoch: int, step: int, steps: int) -> None:
         """Begin to write after ``step`` of the ``steps`` of an epoch; what the run wrote beyond that is dropped."""
@@ -46,6 +51,7 @@ class RunDir:
         cut_history(self.path, epoch, step)
         start = _ticks(Entry(epoch, step, steps))
         # a fresh start includes one after a run that was killed before it had a checkpoint
+        self._redraw_at = time.monotonic() + REDRAW_SECONDS
         self._writer = SummaryWriter(self.path, purge_step=start + 1 if start else 0)
 
     def close(self) -> None:
@@ -62,14 +68,25 @@ class RunDir:
         self._add(entry, {"division": entry.division})
 
     def log_validation(self, entry: Entry, picture: Callable[[], Any]) -> None:
-        """Record an evaluation and redraw the curves; ``picture`` gives retrievals as RGB (height, width, 3)."""
+        """Record an evaluation; ``picture`` gives retrievals as RGB (height, width, 3).
+
+        The curves are redrawn, unless they were less than :data:`REDRAW_SECONDS` ago.
+        """
+        if not self._writer:
+            return
+        self._add(entry, {"val": entry.val})
+        self._writer.add_image("retrieval", picture(), _ticks(entry), dataformats="HWC")
+        self._writer.flush()
+        if time.monotonic() >= self._redraw_at:
+            self.draw_curves()
+
+    def draw_curves(self) -> None:
+        """Draw curves.png from history.jsonl."""
         if not self._writer:
             return
         from processor.run_dir.curves import draw_curves, save_png  # slow to import, and --help must not wait for it
 
-        self._add(entry, {"val": entry.val})
-        self._writer.add_image("retrieval", picture(), _ticks(entry), dataformats="HWC")
-        self._writer.flush()
+        self._redraw_at = time.monotonic() + REDRAW_SECONDS
         save_png(draw_curves(read_history(self.path)), self.path / "curves.png", dpi=110)
 
     @property

@@ -5,8 +5,6 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import pytest
 
 from gallery.index import EncodedPhotos, GalleryIndex, index_folder
 from tests.helpers.colours import unit_rows
-from tests.helpers.runs import ROOT
+from tests.helpers.fork_server import Forked
+from tests.helpers.runs import python, started
 from utils import UserError
 from utils.files import held
 
@@ -127,8 +126,8 @@ module.GalleryIndex(Path(sys.argv[1]), {}, 100).update({f"{number:03d}": (1, 1) 
 """
 
 
-def run_killed(folder: Path, after: int) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(after)], cwd=ROOT)
+def run_killed(folder: Path, after: int) -> Forked:
+    return started("-c", KILLED, folder, after)
 
 
 def test_killed_indexing_continues_and_a_second_process_is_refused(tmp_path: Path):
@@ -137,9 +136,7 @@ def test_killed_indexing_continues_and_a_second_process_is_refused(tmp_path: Pat
     index = GalleryIndex(tmp_path, {}, 100)
     assert index.read().names == names[:40]
     with held(tmp_path, "", ""):
-        second = subprocess.run(
-            [sys.executable, "-c", KILLED, str(tmp_path), "1000"], cwd=ROOT, capture_output=True, text=True
-        )
+        second = python("-c", KILLED, tmp_path, 1000)
     assert f"--index_dir: the index {tmp_path}: process {os.getpid()} on" in second.stderr
     assert "search the index as it is with --no_update" in second.stderr
     assert run_killed(tmp_path, 1000).wait() == 0

@@ -1,11 +1,12 @@
-"""Training in processes that a test can kill, forked from a server that has imported everything already."""
+"""Training in processes that a test can kill, forked from one that has imported everything, the project included."""
 
-import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import datasets.images.cache
@@ -15,12 +16,11 @@ import train as train_script
 from datasets.images.decode import load_resized
 from model.backbones.clip_tokenizer import shared_tokenizer
 from processor.run_dir.checkpoint import write_checkpoint
+from tests.helpers.fork_server import ROOT, Forked
 from tests.helpers.runs import SMALL
 from utils.command import run_command
 
 shared_tokenizer()  # in the server, too, so that its children need not make it
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.helpers.children", "torch.utils.tensorboard", "torch._dynamo"])
 
 SYSTEMS = {
     "IRRA": "--loss_names sdm+mlm+id --img_aug",
@@ -28,6 +28,7 @@ SYSTEMS = {
     "PHP": "--loss_names sdm+itc+aux --cnum 3 --moe_layers 1 --moe_heads 2 --reduction 2 --img_aug",
     "ECCL": "--loss_names TAL+memory+instance_memory --lora_alpha 4 --prompt_depth 2 --img_aug",
     "ICLF": "--loss_names itc+mlm+itm+id --img_aug",
+    "RDE": "--loss_names TAL --select_ratio 0.3 --noisy_rate 0.3 --img_aug --txt_aug",
 }
 
 
@@ -36,16 +37,13 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def child(
-    argv: list[str], said: Path, dies: tuple[str, int] | None, stepping: object, slow_images: bool, terminal: str
-) -> None:
+def child(argv: list[str], stepping: str, dies: tuple[str, int] | None, slow_images: bool, terminal: str) -> None:
     """One part of a run, as ``python train.py ARGV``.
 
     Args:
         argv: flags.
-        said: where its output goes.
+        stepping: a file to make at the first step.
         dies: "step" or "write", and before which of them it is killed.
-        stepping: an event to set at the first step.
         slow_images: whether it takes long to read an image.
         terminal: a terminal that becomes its own, and takes its output.
     """
@@ -54,9 +52,6 @@ def child(
     sys.argv = ["train.py", *argv]
     if terminal:
         _move_to(terminal)
-    else:
-        os.setpgid(0, 0)  # a group, as a shell gives to a command, so that Ctrl-C can be sent to it
-        sys.stdout = sys.stderr = said.open("a", buffering=1)
     left = {"step": -1, "write": -1} | dict([dies] if dies else [])
 
     def counted(name: str, function: Callable) -> Callable:
@@ -65,7 +60,7 @@ def child(
             if left[name] == 0:
                 kill_self()
             if name == "step":
-                stepping.set()
+                Path(stepping).touch()
             return function(*args, **kwargs)
 
         return call
@@ -78,11 +73,42 @@ def child(
 
 
 def _move_to(terminal: str) -> None:
-    os.setsid()
+    """Take a terminal as the one of this process's session, which has none, and for its output."""
     number = os.open(terminal, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(number, standard)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+
+
+class Child(Forked):
+    """A process with the interface of :class:`multiprocessing.Process`."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, or until the time is over."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(timeout)
+
+    @property
+    def exitcode(self) -> int | None:
+        """As :attr:`multiprocessing.Process.exitcode`."""
+        return self.poll()
+
+
+class Mark:
+    """An event: a file that another process makes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def is_set(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def wait(self, timeout: float) -> bool:
+        """Until the file is there, or the time is over."""
+        end = time.monotonic() + timeout
+        while not self.is_set() and time.monotonic() < end:
+            time.sleep(0.002)
+        return self.is_set()
 
 
 def start(
@@ -91,11 +117,15 @@ def start(
     dies: tuple[str, int] | None = None,
     slow_images: bool = False,
     terminal: str = "",
-) -> tuple[object, object]:
-    stepping = CONTEXT.Event()
-    process = CONTEXT.Process(target=child, args=(argv, said, dies, stepping, slow_images, terminal))
-    process.start()
-    return process, stepping
+) -> tuple[Child, Mark]:
+    """:func:`child` in a process of its own, whose output is added to ``said``; the mark is made at its first step."""
+    stepping = Mark(said.with_suffix(".stepping"))
+    stepping.path.unlink(missing_ok=True)
+    module = "tests.helpers.children"
+    call = f"from {module} import child\nchild(*{(argv, str(stepping.path), dies, slow_images, terminal)!r})"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with said.open("a") as output:
+        return Child(["-c", call], ROOT, environment, output, imported=[module]), stepping
 
 
 def finish(argv: list[str], said: Path, dies: tuple[str, int] | None = None) -> int:

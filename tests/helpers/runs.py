@@ -5,14 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
+import tempfile
 from pathlib import Path
 
 import torch
 
 from datasets.mannequins.draw import MannequinOptions
+from tests.helpers.fork_server import ROOT, Forked
 
-ROOT = Path(__file__).parents[2]
 DRAWING = MannequinOptions(
     mannequin_train_ids=10,
     mannequin_val_ids=3,
@@ -26,23 +26,49 @@ SMALL = (
 )
 
 
-def python(script: str, *args: object, **kwargs: object) -> subprocess.CompletedProcess:
-    """Run a script of the project as a user does, from its root."""
-    command = [sys.executable, script, *map(str, args)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, **kwargs)
+def python(script: str, *args: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script of the project, ``-m`` and a module or ``-c`` and code, as a user does, from its root.
 
-
-def started(script: str, *args: object) -> subprocess.Popen:
-    """A script on its own, in a process group that Ctrl-C can be sent to; its output is in one pipe.
-
-    A shell starts "pytest &" with SIGINT ignored, which children inherit, so this one gets the usual handler back.
+    The process is forked from one that has imported torch; :func:`fresh_python` starts Python itself.
     """
+    arguments = [script, *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **environment}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with Forked(arguments, cwd, environment, out, err) as process:
+            process.wait(200)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, process.returncode, out.read(), err.read())
+
+
+def fresh_python(script: str, *args: object, **environment: str) -> subprocess.CompletedProcess:
+    """The same, seconds slower, in an interpreter of its own."""
+    command = [sys.executable, script, *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **environment}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, preexec_fn=_no_ignored_ctrl_c, capture_output=True, text=True, timeout=200
+    )
+
+
+def started(script: str, *args: object) -> Forked:
+    """A script on its own, as :func:`python`, in a process group that Ctrl-C can be sent to."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return Forked([script, *map(str, args)], ROOT, environment, subprocess.PIPE)
+
+
+def fresh_started(script: str, *args: object) -> subprocess.Popen:
+    """The same, seconds slower, in an interpreter of its own."""
     command = [sys.executable, script, *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=restore, **pipes)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_no_ignored_ctrl_c, **pipes
+    )
+
+
+def _no_ignored_ctrl_c() -> None:
+    """A shell starts "pytest &" with SIGINT ignored, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def table(text: str, task: str = "t2i") -> list[float]:

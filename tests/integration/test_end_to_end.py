@@ -12,21 +12,21 @@ import yaml
 
 import test as test_script
 import train as train_script
-from tests.helpers.runs import SMALL, python, same_tensors, started, table
+from tests.helpers.runs import SMALL, fresh_python, same_tensors, started, table
 from utils.options import load_train_configs
 
 
 def test_published_irra_commands(data_root: Path, tmp_path: Path):
     published = "--name irra --img_aug --batch_size 64 --MLM --loss_names sdm+mlm+id --dataset_name CUHK-PEDES"
     small = ["--pretrain_choice", "tiny", "--img_size", "64,32", "--num_epoch", "1", "--num_workers", "1"]
-    done = python("train.py", *published.split(), "--root_dir", data_root, *small, "--output_dir", tmp_path)
+    done = fresh_python("train.py", *published.split(), "--root_dir", data_root, *small, "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr
     (run_dir,) = (tmp_path / "CUHK-PEDES").iterdir()
     assert run_dir.name.endswith("_irra")
     assert {"configs.yaml", "best.pth", "last.pth", "train_log.txt"} <= {path.name for path in run_dir.iterdir()}
     assert list(run_dir.glob("events.out.tfevents*"))
     assert "best.pth is chosen on the test split" in done.stderr
-    tested = python("test.py", "--config_file", run_dir / "configs.yaml", "--i2t", "--precision", "auto")
+    tested = fresh_python("test.py", "--config_file", run_dir / "configs.yaml", "--i2t", "--precision", "auto")
     assert tested.returncode == 0, tested.stderr
     assert re.search(r"\| task \| +R1 +\| +R5 +\| +R10 +\| +mAP +\| +mINP +\|", tested.stdout)
     assert re.search(r"\| t2i  \| +\d+\.\d{3} ", tested.stdout)
@@ -142,7 +142,7 @@ def test_not_a_number_stops_training_and_keeps_the_last_good_state(
 
 @pytest.mark.parametrize(("script", "flag"), [("train", "loss_names"), ("test", "rerank"), ("search", "gallery")])
 def test_help_fits_80_columns_and_loads_nothing_heavy(script: str, flag: str):
-    done = python("-X", "importtime", f"{script}.py", "--help")
+    done = fresh_python("-X", "importtime", f"{script}.py", "--help")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert f"--{flag}" in done.stdout

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from datasets.mannequins.draw import draw
-from tests.helpers.runs import DRAWING, ROOT
+from tests.helpers.runs import DRAWING, ROOT, python
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 PACKAGES = ("datasets", "model", "solver", "processor", "analysis", "gallery", "utils")
@@ -69,9 +68,7 @@ def table(project: Path) -> Path:
 
 
 def run(project: Path, *args: object) -> str:
-    done = subprocess.run(
-        [sys.executable, *map(str, args)], cwd=project, capture_output=True, text=True, timeout=200, check=False
-    )
+    done = python(*args, cwd=project)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,13 +88,8 @@ def test_the_four_examples_train_and_test_together(project: Path, table: Path):
 
 def test_a_bad_table_is_one_clear_error(project: Path, tmp_path: Path):
     (tmp_path / "pairs.tsv").write_text("split\tid\timage\tcaption\ntrain\tx\ta.jpg\ta man\n")
-    done = subprocess.run(
-        [sys.executable, "train.py", "--dataset_name", "PairsTSV", "--root_dir", tmp_path, "--pretrain_choice", "tiny"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    flags = ["--dataset_name", "PairsTSV", "--root_dir", tmp_path, "--pretrain_choice", "tiny"]
+    done = python("train.py", *flags, cwd=project)
     assert done.returncode == 2 and "line 2 needs split" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -106,13 +98,7 @@ def test_a_shape_error_in_ones_own_loss_keeps_its_traceback(project: Path, table
     (project / "model/losses/triplet.py").write_text(source)
     flags = ["--dataset_name", "PairsTSV", "--root_dir", table, "--run_dir", project / "bad", "--device", "cpu"]
     flags += ["--pretrain_choice", "patches:32", "--img_size", "64", "32", "--num_workers", "0"]
-    done = subprocess.run(
-        [sys.executable, "train.py", *map(str, flags), "--loss_names", "triplet"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = python("train.py", *flags, "--loss_names", "triplet", cwd=project)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "triplet.py" in done.stderr and "IndexError" in done.stderr
 

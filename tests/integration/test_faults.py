@@ -21,7 +21,7 @@ from processor.evaluator import Evaluator
 from processor.run_dir import checkpoint
 from processor.run_dir.checkpoint import read_last, write_checkpoint
 from tests.helpers.children import flags_of, resume, start
-from tests.helpers.runs import SMALL, same_tensors, started
+from tests.helpers.runs import SMALL, fresh_started, same_tensors
 from utils.log import log_to, setup_logger
 
 
@@ -191,7 +191,7 @@ def test_a_signal_breaks_off_evaluation(
 
 def test_ctrl_c_while_the_program_is_still_being_imported():
     for script in ("train.py", "test.py", "search.py"):
-        with started(script, "--loss_names", "itc") as process:
+        with fresh_started(script, "--loss_names", "itc") as process:
             time.sleep(0.4)
             os.killpg(process.pid, signal.SIGINT)
             assert process.wait() in (-signal.SIGINT, 130)

@@ -1,13 +1,11 @@
 """Installed packages that are called like ours: each program must find its own."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import fresh_python, python
 
 NAMES = ("datasets", "model", "solver", "processor", "analysis", "gallery", "exports", "utils")
 
@@ -19,25 +17,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in NAMES:
         (site / name).mkdir()
         (site / name / "__init__.py").write_text(f"raise ImportError('the installed {name}')\n")
-    return {**os.environ, "PYTHONPATH": str(site)}
+    return {"PYTHONPATH": str(site)}
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("run", "command"),
     [
-        ("train.py",),
-        ("test.py",),
-        ("search.py",),
-        ("export.py",),
-        ("-m", "datasets.mannequins"),
-        ("-m", "analysis.compare"),
+        (fresh_python, ("train.py",)),
+        *((python, (script,)) for script in ("test.py", "search.py", "export.py")),
+        (fresh_python, ("-m", "datasets.mannequins")),
+        (python, ("-m", "analysis.compare")),
     ],
-    ids=" ".join,
 )
-def test_our_programs_find_our_packages(environment: dict[str, str], command: tuple[str, ...]):
-    done = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
+def test_our_programs_find_our_packages(environment: dict[str, str], run: Callable, command: tuple[str, ...]):
+    done = run(*command, "--help", **environment)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
 
@@ -55,6 +48,5 @@ def test_a_library_that_asks_for_an_optional_datasets_is_imported_from_the_check
         "    from datasets import load_dataset\n"
     )
     program = "import library, datasets; assert 'CUHK-PEDES' in datasets.DATASETS"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = python("-c", program, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr

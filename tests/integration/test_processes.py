@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import torch
 import test as test_script
 import train as train_script
 from tests.helpers.ranks import FLAGS, STEPS, SYSTEMS
-from tests.helpers.runs import ROOT, python, table
+from tests.helpers.runs import ROOT, python, started, table
 
 
 @pytest.fixture(scope="module")
@@ -116,28 +114,19 @@ def test_an_error_ends_all_processes(pair: Path):
     assert all(end.startswith("NotFinite") for end in endings(pair, "diverged"))
 
 
-def workers(launcher: int) -> dict[int, int]:
-    """Process ids of torchrun's processes, by rank."""
-    found = {}
-    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-        for line in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            if line.startswith(b"RANK="):
-                found[int(line.removeprefix(b"RANK="))] = int(child)
-    return found
-
-
 def test_torchrun_starts_a_killed_process_again_and_training_goes_on(one: Path, data_root: Path, tmp_path: Path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1"]
+    # forks of torchrun, which is a fork itself, instead of five interpreters that import torch
+    torchrun = ["-m", "torch.distributed.run", "--run-path", "--start-method", "fork"]
+    torchrun += ["--nproc_per_node", 2, "--max_restarts", 1]
     flags = [*FLAGS, "--root_dir", data_root, "--output_dir", tmp_path, "--save_every", "1", "--log_period", "1"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = list(map(str, [*torchrun, "train.py", *flags, "--local-rank", "0"]))
     printed = ""
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as launcher:
+    with started(*torchrun, ROOT / "train.py", *flags, "--local-rank", "0") as launcher:
         for line in launcher.stdout:
             printed += line
             if "epoch 2 step 2/" in line and "resumed" not in printed:
-                os.kill(workers(launcher.pid)[1], signal.SIGKILL)
+                children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+                assert len(children) == 2
+                os.kill(int(children[1]), signal.SIGKILL)
         code = launcher.wait()
     assert code == 0, printed
     assert re.search(r"resumed in epoch 2 after step [12]", printed), printed

@@ -128,7 +128,8 @@ def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="--compile needs g++")
-def test_compiled_blocks_compute_the_same():
+def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # else it starts processes that import torch
     torch.manual_seed(0)
     clip = CLIP(RANDOM["tiny"])
     ids_BL, lengths_B = torch.randint(1, 49000, (3, 9)), torch.tensor([9, 4, 7])

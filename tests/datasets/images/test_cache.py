@@ -4,8 +4,6 @@ import logging
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -17,6 +15,7 @@ from datasets.annotations import DataError
 from datasets.images import cache as cache_module
 from datasets.images.cache import ImageCache
 from datasets.images.decode import load_resized
+from tests.helpers.runs import started
 
 SIZE = (24, 8)
 
@@ -117,11 +116,10 @@ cache.ImageCache(folder / "cache", "set-train", paths, (24, 8)).build(2)
 
 
 def test_killed_build_leaves_no_wrong_row_and_no_process(tmp_path, paths):
-    child = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "start\n"
-    time.sleep(1.0)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    with started("-c", SLOW_BUILD, tmp_path) as child:
+        assert child.stdout.readline() == "start\n"
+        time.sleep(1.0)
+        os.kill(child.pid, signal.SIGKILL)
     cache = make(tmp_path, paths)
     assert cache.build(0) == {}  # waits for the orphans, which hold the lock until they notice
     assert all(np.array_equal(cache.read(path), load_resized(path, SIZE)) for path in paths)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,8 +11,9 @@ from PIL import Image
 from datasets.mannequins.__main__ import main
 from datasets.mannequins.draw import draw
 from datasets.mannequins.options import LAYOUTS, MannequinOptions
+from tests.helpers.runs import python, started
 
-COMMAND = [sys.executable, "-m", "datasets.mannequins"]
+COMMAND = ["-m", "datasets.mannequins"]
 SIZE = ["--train_ids", "3", "--val_ids", "0", "--test_ids", "1", "--images_per_id", "3", "--height", "64"]
 
 
@@ -49,10 +48,10 @@ def test_no_contact_sheet(tmp_path):
 
 
 def test_errors_are_one_line_in_the_words_of_this_command(tmp_path):
-    command = [*COMMAND, "--root", str(tmp_path), *SIZE]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = [*COMMAND, "--root", tmp_path, *SIZE]
+    run = python(*command)
     assert (run.returncode, run.stderr) == (0, "")
-    again = subprocess.run([*command, "--difficulty", "hard"], capture_output=True, text=True)
+    again = python(*command, "--difficulty", "hard")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == (
         f"python -m datasets.mannequins: error: {tmp_path / 'Mannequins'}: was drawn with --difficulty medium, "
@@ -61,19 +60,13 @@ def test_errors_are_one_line_in_the_words_of_this_command(tmp_path):
 
 
 def test_interrupt(tmp_path):
-    """Ctrl-C reaches the workers, too. A suite started in the background ignores it; the command must not."""
-    command = [*COMMAND, "--root", str(tmp_path), "--workers", "2", "--train_ids", "100000", "--height", "64"]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not any(tmp_path.glob(".*/imgs/train/*.jpg")) and process.poll() is None:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert [line.split(":")[0] for line in errors.splitlines()] == ["drawing stopped", "python -m datasets.mannequins"]
+    """Ctrl-C reaches the workers, too."""
+    command = [*COMMAND, "--root", tmp_path, "--workers", "2", "--train_ids", "100000", "--height", "64"]
+    with started(*command) as process:
+        while not any(tmp_path.glob(".*/imgs/train/*.jpg")) and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stdout.read()
+        assert process.wait() == 130
+    assert [line.split(":")[0] for line in said.splitlines()] == ["drawing stopped", "python -m datasets.mannequins"]
     assert list(tmp_path.iterdir()) == []

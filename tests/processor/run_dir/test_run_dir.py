@@ -1,12 +1,16 @@
 """TensorBoard events and curves of a run that goes back to an earlier place."""
 
+import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from processor.run_dir import curves
 from processor.run_dir.history import Entry, read_history
 from processor.run_dir.record import RunRecord
 from processor.run_dir.run_dir import RunDir
@@ -35,6 +39,7 @@ def test_a_run_that_goes_back_leaves_one_line_of_events(tmp_path: Path):
             picture = np.full((8, 6, 3), 40 * epoch, dtype=np.uint8)
             entry = Entry(epoch, 4, 4, val={"R1": 10.0 * epoch, "mAP": 5.0})
             run_dir.log_validation(entry, lambda shown=picture: shown)
+    run_dir.draw_curves()
     run_dir.close()
     run_dir = opened(tmp_path, 2)
     log_step(run_dir, 2, 2, 7.0)
@@ -56,8 +61,21 @@ def test_nothing_is_written_before_a_run_is_opened(tmp_path: Path):
     run_dir = RunDir(tmp_path, RunRecord(tmp_path, FACTS, resumed=False))
     log_step(run_dir, 1, 2, 1.0)
     run_dir.log_validation(Entry(1, 4, 4, val={"R1": 1.0}), lambda: None)
+    run_dir.draw_curves()
     run_dir.close()
     assert not any(tmp_path.iterdir())
+
+
+def test_curves_are_redrawn_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run_dir, now = opened(tmp_path, 1), time.monotonic()
+    drawn = []
+    monkeypatch.setattr(run_dir, "_writer", MagicMock())
+    monkeypatch.setattr(curves, "save_png", lambda figure, path, dpi: drawn.append(path.name))
+    for seconds in (5, 11, 12, 20, 22):
+        monkeypatch.setattr(time, "monotonic", lambda later=seconds: now + later)
+        run_dir.log_validation(Entry(1, 4, 4, val={"R1": 1.0}), lambda: None)
+        drawn.append(seconds)
+    assert drawn == [5, "curves.png", 11, 12, 20, "curves.png", 22]
 
 
 def test_checkpoints_keep_the_one_before(tmp_path: Path):
