@@ -93,7 +93,7 @@ class Searcher:
     def _answer(self, together: Sequence[_Waiting]) -> None:
         try:
             with self._lock:
-                text_QD = self.encoder.texts([each.text for each in together])
+                text_QD = self.encoder.encode_text([each.text for each in together], progress=False).numpy()
                 found = self._hits(text_QD, max(each.k for each in together))
             for each, hits in zip(together, found, strict=True):
                 each.hits = hits[: each.k]

@@ -178,15 +178,15 @@ def test_paths_that_cannot_be_printed():
 def test_sentences_that_wait_are_answered_together_each_with_its_own(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ):
-    real, batches, first = searcher.encoder.texts, [], threading.Event()
+    real, batches, first = searcher.encoder.encode_text, [], threading.Event()
 
-    def texts(some: list[str]) -> np.ndarray:
+    def texts(some: list[str]) -> torch.Tensor:
         batches.append(len(some))
         if len(batches) == 1:
             first.wait(10)
-        return real(some)
+        return real(some, progress=False)
 
-    monkeypatch.setattr(FeatureEncoder, "texts", lambda self, some: texts(some))
+    monkeypatch.setattr(FeatureEncoder, "encode_text", lambda self, some, **_: texts(some))
     colours, found = ["red", "green", "blue"] * 4, {}
 
     def ask(number: int) -> None:
@@ -206,10 +206,10 @@ def test_sentences_that_wait_are_answered_together_each_with_its_own(
 
 
 def test_an_error_reaches_everyone_who_waited(searcher: Searcher, monkeypatch: pytest.MonkeyPatch):
-    def texts(*_: object) -> np.ndarray:
+    def texts(*_: object, **__: object) -> np.ndarray:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(FeatureEncoder, "texts", texts)
+    monkeypatch.setattr(FeatureEncoder, "encode_text", texts)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="broken"):
             searcher.by_text("red", 1)
