@@ -121,6 +121,6 @@ def test_report_search_and_notebook_see_one_feature(run_dir: Path, data_root: Pa
         "3",
     ]
     search_script.main([*map(str, flags), "--query", "a man in a red coat", "--output", str(tmp_path / "found")])
-    (line,) = (tmp_path / "found" / "results.jsonl").read_text().splitlines()
-    found = [Path(hit["path"]).name for hit in json.loads(line)["hits"]]
+    hits = map(json.loads, (tmp_path / "found" / "results.jsonl").read_text().splitlines())
+    found = [Path(hit["path"]).name for hit in hits]
     assert found == [photos[position].name for position in positions[0]] and scores[0, 0] >= scores[0, 2]
