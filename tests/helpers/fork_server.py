@@ -76,16 +76,19 @@ def serve(path: Path, modules: list[str]) -> dict[str, Any] | None:
 
 
 def supervise(client: socket.socket) -> dict[str, Any]:
-    """Fork the child, in which this returns the request; tell the client its pid and, at the end, its status."""
+    """Fork the child, in which this returns the request; the client is told its pid and, at the end, its status."""
     _, descriptors, _, _ = socket.recv_fds(client, 1, 3)
     with client.makefile("r", encoding="utf-8") as lines:
         request = json.loads(lines.readline())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
-        client.close()
         os.setsid()  # a group of its own, as a shell gives to a command, so that Ctrl-C can be sent to it
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts "pytest &" with SIGINT ignored
+        for number in (signal.SIGTERM, signal.SIGHUP):  # whatever "pytest &" and nohup ignore
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with client:
+            client.sendall(f"{os.getpid()}\n".encode())
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -93,7 +96,6 @@ def supervise(client: socket.socket) -> dict[str, Any]:
     for descriptor in descriptors:
         os.close(descriptor)
     with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-        client.sendall(f"{child}\n".encode())
         client.sendall(f"{os.waitpid(child, 0)[1]}\n".encode())
     os._exit(0)
 

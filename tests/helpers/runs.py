@@ -1,13 +1,17 @@
 """Small runs of the scripts, and how to read what they leave."""
 
+import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from datasets.mannequins.draw import MannequinOptions
@@ -46,7 +50,7 @@ def fresh_python(script: str, *args: object, **environment: str) -> subprocess.C
     command = [sys.executable, script, *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **environment}
     return subprocess.run(
-        command, cwd=ROOT, env=environment, preexec_fn=_no_ignored_ctrl_c, capture_output=True, text=True, timeout=200
+        command, cwd=ROOT, env=environment, preexec_fn=_no_ignored_signals, capture_output=True, text=True, timeout=200
     )
 
 
@@ -62,13 +66,30 @@ def fresh_started(script: str, *args: object) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_no_ignored_ctrl_c, **pipes
+        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_no_ignored_signals, **pipes
     )
 
 
-def _no_ignored_ctrl_c() -> None:
-    """A shell starts "pytest &" with SIGINT ignored, which children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _no_ignored_signals() -> None:
+    """A shell starts "pytest &" with SIGINT ignored, nohup with SIGHUP, which children inherit."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that all pytest workers of a session only read: the first to need it makes it, the others wait."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / f"{name}.made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (base / f"{name}.made").touch()
+    return folder
 
 
 def table(text: str, task: str = "t2i") -> list[float]:

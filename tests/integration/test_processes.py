@@ -13,7 +13,7 @@ import torch
 import test as test_script
 import train as train_script
 from tests.helpers.ranks import FLAGS, STEPS, SYSTEMS
-from tests.helpers.runs import ROOT, python, started, table
+from tests.helpers.runs import ROOT, made_once, python, started, table
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,12 @@ def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pair(one: Path, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``tests.helpers.ranks`` leaves."""
-    folder = tmp_path_factory.mktemp("pair")
-    done = python("-m", "tests.helpers.ranks", folder, data_root, one)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        done = python("-m", "tests.helpers.ranks", folder, data_root, one)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return made_once(tmp_path_factory, "pair", make)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

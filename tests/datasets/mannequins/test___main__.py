@@ -61,7 +61,7 @@ def test_errors_are_one_line_in_the_words_of_this_command(tmp_path):
 
 def test_interrupt(tmp_path):
     """Ctrl-C reaches the workers, too."""
-    command = [*COMMAND, "--root", tmp_path, "--workers", "2", "--train_ids", "100000", "--height", "64"]
+    command = [*COMMAND, "--root", tmp_path, "--workers", "2", "--train_ids", "5000", "--height", "64"]
     with started(*command) as process:
         while not any(tmp_path.glob(".*/imgs/train/*.jpg")) and process.poll() is None:
             time.sleep(0.05)
