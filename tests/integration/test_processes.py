@@ -41,7 +41,9 @@ def test_losses_gradients_and_banks_equal_those_of_one_process(pair: Path, syste
     for step in STEPS:
         for kind in ("scalars", "grads", "buffers"):
             found = differences[f"{system}/{step}/{kind}"]
-            assert {name: share for name, share in found.items() if share > 1e-10} == {}, f"{step} {kind}"
+            # a norm of the batch makes the gradient of the bias before it 0, except for rounding
+            limit = {name: 1e-6 if name.endswith(".hidden.bias") else 1e-10 for name in found}
+            assert {name: share for name, share in found.items() if share > limit[name]} == {}, f"{step} {kind}"
         assert differences[f"{system}/{step}/grads"]
 
 
