@@ -66,7 +66,9 @@ def start_from(model: Retriever, state: Mapping[str, Tensor], source: str) -> tu
     fits = {
         key
         for key, value in state.items()
-        if key in parameters and parameters[key].shape == value.shape and value.is_floating_point()
+        if key in parameters
+        and parameters[key].shape == value.shape
+        and parameters[key].is_floating_point() == value.is_floating_point()
     }
     adapters = re.compile(r"\.prompts\.|\.lora_[AB]$")
     towers = [key for key in parameters if key.startswith(f"{model.backbone.name}.") and not adapters.search(key)]

@@ -98,7 +98,7 @@ def test_weights_that_are_not_clip(tmp_path: Path, openai_state: dict[str, Tenso
     path.write_bytes(b"no archive")
     with pytest.raises(UserError, match="weights.pt: "):
         load_backbone(BackboneOptions(str(path)))
-    torch.save({"fc.weight": torch.zeros(2, 2)}, path)
+    torch.save({"fc.weight": torch.ones(2, 2)}, path)
     with pytest.raises(
         UserError, match="not weights of a CLIP vision transformer, it has no weight 'visual.conv1.weight'"
     ):

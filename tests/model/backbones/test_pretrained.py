@@ -17,7 +17,7 @@ def bytes_of(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(text.encode())
 
 
-WEIGHTS = {"visual.conv1.weight": torch.zeros(2, 3, 4, 4)}
+WEIGHTS = {"visual.conv1.weight": torch.ones(2, 3, 4, 4)}
 
 
 @pytest.mark.parametrize(
