@@ -18,10 +18,10 @@ class ITCOptions(SimilarityOptions):
     itc_loss_weight: float | None = opt(None, "weight of the itc loss [1; 5 with the loss aux]")
 
 
-def itc_rows(cosine_BB: Tensor, scale: float) -> Tensor:
-    """(B,) half the cross-entropy of each row, whose match is on the diagonal, in nats; ``scale``: 1 / temperature."""
-    target_B = torch.arange(len(cosine_BB), device=cosine_BB.device)
-    return F.cross_entropy(scale * cosine_BB, target_B, reduction="none") / 2
+def itc_rows(logits_BB: Tensor) -> Tensor:
+    """(B,) half the cross-entropy of each row, whose match is on the diagonal, in nats."""
+    target_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    return F.cross_entropy(logits_BB, target_B, reduction="none") / 2
 
 
 class ITC(PairwiseLoss):
@@ -31,6 +31,11 @@ class ITC(PairwiseLoss):
     needs = ("images", "caption_ids")
     weight_flag = "itc_loss_weight"
 
-    def rows(self, cosine_BB: Tensor, pids_B: Tensor | None) -> Tensor:
+    @property
+    def scale(self) -> float:
+        """1 / temperature."""
+        return 1 / self.options.temperature
+
+    def rows(self, logits_BB: Tensor, pids_B: Tensor | None) -> Tensor:
         """See the base class; identities are not read."""
-        return itc_rows(cosine_BB, 1 / self.options.temperature)
+        return itc_rows(logits_BB)

@@ -28,14 +28,19 @@ class PairwiseLoss(LossHead):
     summed: ClassVar[bool] = False
     """whether the loss is the sum over pairs, rather than the mean over those that count"""
 
-    def rows(self, cosine_BB: Tensor, pids_B: Tensor | None) -> Tensor:
-        """(B,) the loss of every row of a matrix of cosines as a query over the columns."""
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by for :meth:`rows`."""
+        return 1.0
+
+    def rows(self, logits_BB: Tensor, pids_B: Tensor | None) -> Tensor:
+        """(B,) the loss of every row of a matrix of scaled cosines as a query over the columns."""
         raise NotImplementedError
 
     def of_pairs(self, image_BD: Tensor, text_BD: Tensor, pids_B: Tensor | None) -> Tensor:
         """(B,) the loss of every pair, by the features of a batch."""
-        cosine_BB = cosines(image_BD, text_BD)
-        return self.rows(cosine_BB, pids_B) + self.rows(cosine_BB.T, pids_B)
+        logits_BB = self.scale * cosines(image_BD, text_BD)
+        return self.rows(logits_BB, pids_B) + self.rows(logits_BB.T, pids_B)
 
     def of_views(self, views: BatchViews) -> list[Tensor]:
         """(B,) the loss of every pair in each embedding."""

@@ -6,13 +6,13 @@ from model.losses.base import SimilarityOptions, divergence_of_rows, same_identi
 from model.losses.pairwise import PairwiseLoss
 
 
-def sdm_rows(cosine_BB: Tensor, pids_B: Tensor, scale: float) -> Tensor:
+def sdm_rows(logits_BB: Tensor, pids_B: Tensor) -> Tensor:
     """(B,) similarity distribution matching of each row (Jiang & Ye, CVPR 2023, eq. 2-5), in nats.
 
-    Pairs of one identity share the target equally. ``scale``: 1 / temperature.
+    Pairs of one identity share the target equally.
     """
     same_BB = same_identity(pids_B)
-    return divergence_of_rows(scale * cosine_BB, same_BB / same_BB.sum(dim=1, keepdim=True))
+    return divergence_of_rows(logits_BB, same_BB / same_BB.sum(dim=1, keepdim=True))
 
 
 class SDM(PairwiseLoss):
@@ -20,6 +20,11 @@ class SDM(PairwiseLoss):
 
     Options = SimilarityOptions
 
-    def rows(self, cosine_BB: Tensor, pids_B: Tensor) -> Tensor:
+    @property
+    def scale(self) -> float:
+        """1 / temperature."""
+        return 1 / self.options.temperature
+
+    def rows(self, logits_BB: Tensor, pids_B: Tensor) -> Tensor:
         """See the base class."""
-        return sdm_rows(cosine_BB, pids_B, 1 / self.options.temperature)
+        return sdm_rows(logits_BB, pids_B)

@@ -27,6 +27,6 @@ def tal_rows(cosine_BB: Tensor, pids_B: Tensor, tau: float, margin: float) -> Te
 class TAL(HingeLoss):
     """TAL, summed over pairs and both directions."""
 
-    def rows(self, cosine_BB: Tensor, pids_B: Tensor) -> Tensor:
-        """See the base class."""
-        return tal_rows(cosine_BB, pids_B, self.options.temperature, self.options.distance)
+    def rows(self, logits_BB: Tensor, pids_B: Tensor) -> Tensor:
+        """See the base class; the logits are cosines."""
+        return tal_rows(logits_BB, pids_B, self.options.temperature, self.options.distance)

@@ -36,7 +36,7 @@ class TRL(HingeLoss):
 
     Options = TRLOptions
 
-    def rows(self, cosine_BB: Tensor, pids_B: Tensor) -> Tensor:
-        """See the base class."""
+    def rows(self, logits_BB: Tensor, pids_B: Tensor) -> Tensor:
+        """See the base class; the logits are cosines."""
         options: TRLOptions = self.options
-        return trl_rows(cosine_BB, pids_B, options.temperature, options.distance, options.trl_floor)
+        return trl_rows(logits_BB, pids_B, options.temperature, options.distance, options.trl_floor)

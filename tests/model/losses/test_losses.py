@@ -15,13 +15,13 @@ B, D = 7, 12
 
 
 def itc_loss(image: torch.Tensor, text: torch.Tensor, scale: float) -> torch.Tensor:
-    cosine = cosines(image, text)
-    return (itc_rows(cosine, scale) + itc_rows(cosine.T, scale)).mean()
+    logits = scale * cosines(image, text)
+    return (itc_rows(logits) + itc_rows(logits.T)).mean()
 
 
 def sdm_loss(image: torch.Tensor, text: torch.Tensor, pids: torch.Tensor, scale: float) -> torch.Tensor:
-    cosine = cosines(image, text)
-    return (sdm_rows(cosine, pids, scale) + sdm_rows(cosine.T, pids, scale)).mean()
+    logits = scale * cosines(image, text)
+    return (sdm_rows(logits, pids) + sdm_rows(logits.T, pids)).mean()
 
 
 @pytest.fixture
