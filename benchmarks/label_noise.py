@@ -1,8 +1,8 @@
 """How systems bear mismatched captions: R1 on Mannequins by the share of exchanged training captions.
 
 Every system starts from the same towers (those of the demo, ``bash run.sh``) and is trained on people that the demo has
-not seen, with 0, 20 and 50 % of the captions exchanged, and several seeds. A benchmark that was stopped
-continues where it was.
+not seen, with 0, 20 and 50 % of the captions exchanged, and several seeds. A benchmark that was stopped continues where
+it was.
 
     python -m benchmarks.label_noise --start logs/Mannequins/TIME_demo/best.pth
 
