@@ -8,6 +8,7 @@ from model.checkpoints.finetune import FinetuneOptions
 from processor.run_dir.layout import RunOptions
 from processor.trainer import LoopOptions
 from solver import ScheduleOptions, SolverOptions
+from utils.device import DeviceOptions
 from utils.options import flag_names
 
 PUBLISHED_WITHOUT_EFFECT = {
@@ -41,5 +42,5 @@ TRAINING_ONLY = flag_names(RunOptions, FinetuneOptions, SolverOptions, ScheduleO
 def unread_by(groups: Mapping[str, Sequence[type]]) -> set[str]:
     """Flags that a run's configs.yaml may hold and that mean nothing for a program with these ``groups`` of flags."""
     read = flag_names(*(options for group in groups.values() for options in group))
-    saved = (*data_options().values(), *model_options().values())
+    saved = (*data_options().values(), *model_options().values(), [DeviceOptions])
     return TRAINING_ONLY | (flag_names(*(options for group in saved for options in group)) - read)
