@@ -3,6 +3,7 @@
 Imports that need torch stand in the fixtures: the process that only hands out tests to others reads this file, too.
 """
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -49,3 +50,11 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return errors[0]
 
     return run
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What is logged, from info on."""
+    monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)  # which the scripts switch off
+    caplog.set_level(logging.INFO, "descry")
+    return caplog

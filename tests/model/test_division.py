@@ -1,6 +1,5 @@
 """The division of training pairs: fits, coins, and what a run sees of it."""
 
-import logging
 import re
 
 import numpy as np
@@ -16,13 +15,6 @@ def losses(noisy: int, total: int = 400, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     clean, wrong = rng.normal(0.2, 0.08, total - noisy), rng.normal(1.0, 0.15, noisy)
     return np.concatenate([clean, wrong]).clip(0).astype(np.float32)
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)
-    caplog.set_level(logging.INFO, "descry")
-    return caplog
 
 
 @pytest.mark.parametrize("fit", SETTINGS)

@@ -1,7 +1,5 @@
 """What published command lines imply beyond their flags."""
 
-import logging
-
 import pytest
 
 import train
@@ -12,13 +10,6 @@ from model.losses.bank import BankOptions
 from model.presets import PHP_WEIGHTS, momentum_flag, preset_weights
 from solver.optimizer import SolverOptions
 from utils.command import parse
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)  # which the scripts switch off
-    caplog.set_level(logging.INFO, "descry")
-    return caplog
 
 
 def weights(losses: str, *flags: str) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The training loop on a small real data set: what it averages, updates, saves and resumes."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,6 @@ def make_trainer(data_root: Path, tmp_path: Path) -> Callable[..., Trainer]:
         return Trainer(model, optimizer, schedule, loader, evaluator, run_dir, get(LoopOptions))
 
     return make
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("descry"), "propagate", True)  # which the scripts switch off
-    caplog.set_level(logging.INFO, "descry")
-    return caplog
 
 
 class Sometimes(LossHead):
