@@ -167,8 +167,7 @@ class Retriever(nn.Module):
     @torch.no_grad()
     def _divide(self, training_pass: TrainingPass, division: Division) -> Mapping[str, float]:
         judge = next(head for head in self.heads.values() if isinstance(head, PairwiseLoss))
-        embeddings = 1 if self.token_selection is None else 2
-        loss_KN = torch.full((embeddings, len(division.clean)), torch.nan, device=self.precision.device)
+        loss_KN = torch.full((len(self.embeddings) or 1, len(division.clean)), torch.nan, device=self.precision.device)
         self.eval()
         for batch in training_pass.batches((*judge.needs, "index"), division.options.division_plain):
             views = BatchViews(batch, self, training_pass.epoch)
