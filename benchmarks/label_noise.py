@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.methods import common_flags, common_parser, run, table_row
+from benchmarks.methods import common_flags, run, table_row
 from processor.run_dir.curves import COLOURS, add_legend, label_axes, new_figure, save_png
 from processor.run_dir.history import read_history
 
@@ -71,7 +71,13 @@ def found(rate: float, args: argparse.Namespace) -> dict[str, list[list[float]]]
 
 def main() -> None:
     """See the module's docstring."""
-    parser = common_parser(__doc__, "logs/label_noise")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", type=Path, required=True, help="best.pth of the demo")
+    parser.add_argument("--root_dir", type=Path, default=Path("data/methods"), help="where the people are drawn")
+    parser.add_argument("--out", type=Path, default=Path("logs/label_noise"), help="where the runs go")
+    parser.add_argument("--difficulty", default="medium")
+    parser.add_argument("--train_ids", type=int, default=1500, help="people to train on")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.2, 0.5])
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")

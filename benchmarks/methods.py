@@ -54,18 +54,6 @@ def table_row(printed: str) -> list[float]:
     return [float(cell) for cell in row.split("|")]
 
 
-def common_parser(description: str, out: str) -> argparse.ArgumentParser:
-    """The arguments that :func:`common_flags` reads, except for the seed; ``out``: where the runs go by default."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="best.pth of the demo")
-    parser.add_argument("--root_dir", type=Path, default=Path("data/methods"), help="where the people are drawn")
-    parser.add_argument("--out", type=Path, default=Path(out), help="where the runs go")
-    parser.add_argument("--difficulty", default="medium")
-    parser.add_argument("--train_ids", type=int, default=1500, help="people to train on")
-    parser.add_argument("--epochs", type=int, default=4)
-    return parser
-
-
 def common_flags(args: argparse.Namespace) -> list[str]:
     """What all systems share."""
     drawing = ["--mannequin_difficulty", args.difficulty, "--mannequin_seed", "1"]
@@ -77,7 +65,13 @@ def common_flags(args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     """See the module's docstring."""
-    parser = common_parser(__doc__, "logs/methods")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", type=Path, required=True, help="best.pth of the demo")
+    parser.add_argument("--root_dir", type=Path, default=Path("data/methods"), help="where the people are drawn")
+    parser.add_argument("--out", type=Path, default=Path("logs/methods"), help="where the runs go")
+    parser.add_argument("--difficulty", default="medium")
+    parser.add_argument("--train_ids", type=int, default=1500, help="people to train on")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
     args = parser.parse_args()
