@@ -75,7 +75,7 @@ def train(folder: Path, options: Options) -> Progress:
         checkpoint = read_last(run.checkpoint) if run.resume else None
         backbone = load_backbone(get(BackboneOptions))
         splits = {"train": "--dataset_name", data.val_dataset: "--val_dataset"}
-        opened = open_dataset(get, backbone.spec.image_size, splits)
+        opened = open_dataset(get, backbone.spec.image_size, splits, backbone.spec.eval_filter)
     model = build_retriever(backbone, get, *counts(opened.dataset.train), precision)
     form = model.input_format(get(BackboneOptions).text_length)
     loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)

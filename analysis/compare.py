@@ -17,7 +17,7 @@ from processor.run_dir.history import read_history
 from processor.run_dir.record import load_record
 from utils import UserError
 from utils.command import Parser, run_command
-from utils.files import read_yaml
+from utils.options import read_flags
 from utils.tables import Table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
         UserError: names the file that is damaged.
     """
     record = _read_record(path / "run.json") if (path / "run.json").is_file() else {}
-    flags = read_yaml(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
+    flags = read_flags(path / "configs.yaml") if (path / "configs.yaml").is_file() else record.get("flags", {})
     evaluations = [{**entry.val, "epoch": entry.epoch} for entry in read_history(path) if entry.val]
     evaluations = evaluations or _evaluations_in(path / "train_log.txt")
     best = record.get("best") or max(evaluations, key=lambda metrics: metrics["R1"], default={})
@@ -116,7 +116,7 @@ def _evaluations_in(log: Path) -> list[dict[str, float]]:
 def method_name(flags: Mapping[str, Any]) -> str:
     """The system in ``configs/`` whose losses these flags have, or the run's ``--name``."""
     for path in sorted(CONFIGS.glob("*.yaml")):
-        losses = _losses(read_yaml(path))
+        losses = _losses(read_flags(path))
         if "_" not in path.stem and len(losses) > 1 and losses == _losses(flags):
             return path.stem.upper()
     return str(flags.get("name") or "")

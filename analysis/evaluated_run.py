@@ -90,6 +90,6 @@ def load_split(options: Options, model: Retriever, name: str, padded: bool = Fal
         UserError: the data set cannot be used, or has no such split.
     """
     form = model.input_format(options.get(BackboneOptions).text_length)
-    opened = open_dataset(options.get, form.image_size, {name: "--test_split"})
+    opened = open_dataset(options.get, form.image_size, {name: "--test_split"}, form.resize_filter)
     form = form._replace(reads_padding=padded or form.reads_padding)
     return opened.dataset, opened.split(name, form, model.precision.device)

@@ -168,6 +168,6 @@ def plain_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     groups = []
     for name, parameter in model.named_parameters():
         role = "cross" if "cross_former" in name else "head" if name.startswith(("classifier", "mlm")) else "plain"
-        lr, decay = lr_and_decay(name, role, SolverOptions())
+        lr, decay = lr_and_decay(name, parameter.dim(), role, SolverOptions())
         groups.append({"params": [parameter], "lr": lr, "weight_decay": decay})
     return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-3)

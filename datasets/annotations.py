@@ -31,6 +31,8 @@ _REMEDIES = {
     "without captions": "Add a caption or remove the record.",
     "with an empty caption": "Remove the caption, or the record if it has no other.",
     "with a caption that is not valid Unicode": "Remove the lone surrogate (\\ud800 to \\udfff).",
+    "with back translations that are not a list of texts": 'Write captions_bt as ["first", "second"].',
+    "with more or fewer back translations than captions": 'Give one for each caption, "" where there is none.',
     "naming an image that an earlier record has in another split": "Keep the image in one split.",
     "naming an image that an earlier record names": "Join the records; all captions of an image belong in one.",
 }
@@ -51,6 +53,7 @@ class _Row(NamedTuple):
     split: str
     image: str
     captions: tuple[str, ...]
+    back_translations: tuple[str, ...]
 
 
 def read(
@@ -82,14 +85,14 @@ def read(
         DataError: the file is missing, unreadable or faulty.
     """
     path = _find(folder, name, annotation_names)
-    rows = _check_all(path, _load_json(path), image_keys, leaks_are_errors)
+    rows = _check_all(path, read_records(path), image_keys, leaks_are_errors)
     new_id = _train_ids(path, sorted({row.pid for row in rows if row.split == "train"}), first_train_id)
     locate = locate or (folder / "imgs").joinpath
     splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
     for row in rows:
         records = splits[row.split]
         pid = new_id[row.pid] if row.split == "train" else row.pid
-        records.append(ImageRecord(pid, len(records), locate(row.image), row.captions))
+        records.append(ImageRecord(pid, len(records), locate(row.image), row.captions, row.back_translations))
     ids = {split: {row.pid for row in rows if row.split == split} for split in SPLITS}
     leaks, ambiguous = _shared_identities(ids)
     leaks += _shared_images(splits)
@@ -142,7 +145,8 @@ def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
     raise DataError(f"{folder}: {found}; --root_dir must point to where {name} is, see docs/data.md")
 
 
-def _load_json(path: Path) -> list[Any]:
+def read_records(path: Path) -> list[Any]:
+    """The content of a json file that holds a list. Raises DataError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except OSError as error:
@@ -215,7 +219,9 @@ def _check(record: Any, image_keys: Sequence[str]) -> _Row:
         raise _RecordError("with an id that is not a whole number", f"id {reprlib.repr(pid)}")
     if split not in SPLITS:
         raise _RecordError("with an unknown split", f"split {reprlib.repr(split)}")
-    return _Row(pid, split, _check_path(image_key, image), _check_captions(record["captions"]))
+    captions = _check_captions(record["captions"])
+    translations = _check_back_translations(record.get("captions_bt"), len(captions))
+    return _Row(pid, split, _check_path(image_key, image), captions, translations)
 
 
 def _check_path(key: str, image: Any) -> str:
@@ -239,6 +245,18 @@ def _check_captions(captions: Any) -> tuple[str, ...]:
         if _SURROGATE.search(caption):
             raise _RecordError("with a caption that is not valid Unicode", f"caption {number}, {reprlib.repr(caption)}")
     return stripped
+
+
+def _check_back_translations(texts: Any, captions: int) -> tuple[str, ...]:
+    if texts is None or texts == []:
+        return ()
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise _RecordError("with back translations that are not a list of texts", f"captions_bt {reprlib.repr(texts)}")
+    if len(texts) != captions:
+        raise _RecordError(
+            "with more or fewer back translations than captions", f"{len(texts)} captions_bt, {captions} captions"
+        )
+    return tuple(text.strip() for text in texts)
 
 
 def _train_ids(path: Path, ids: Sequence[int], first: int | None) -> dict[int, int]:

@@ -7,9 +7,11 @@ import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from datasets.augmentation import chosen_views
 from utils import UserError
 from utils.inputs import Tokenizer
 from utils.options import opt
@@ -20,6 +22,18 @@ class AugmentOptions:
     """Flags that change what a training sample looks like."""
 
     img_aug: bool = opt(False, "augment training images: flip, pad and crop, random erasing (otherwise flip only)")
+    augment: tuple[str, ...] = opt(
+        (),
+        "NAME: how training images are varied (plain, flip, irra, pool, pool_distinct, simclr, or operations joined by "
+        "'+': flip, jitter, rotation, crop, grayscale, erasing, blur); FIELD=NAME for one view of several [as "
+        "--img_aug says]",
+    )
+    back_translation: float = opt(
+        0.0, "probability of training on a caption's back translation in its place, where it has one", least=0, most=1
+    )
+    back_translation_file: Path | None = opt(
+        None, "json list of {file_path, captions_bt}, for data sets whose own file has no captions_bt"
+    )
     txt_aug: bool = opt(
         False, "augment training captions: 12 % of the tokens masked, 4 % replaced at random, 4 % removed"
     )
@@ -35,6 +49,7 @@ class AugmentOptions:
     masked_token_unchanged_rate: float = opt(0.1, "share of chosen tokens left as they are", least=0, most=1)
 
     def __post_init__(self) -> None:
+        chosen_views(self.augment, self.img_aug)
         if self.masked_token_rate + self.masked_token_unchanged_rate > 1:
             raise UserError(
                 f"--masked_token_rate {self.masked_token_rate} and --masked_token_unchanged_rate "

@@ -64,10 +64,17 @@ def exchange_captions(dataset: Dataset, options: NoiseOptions) -> Dataset:
     else:  # the published command for rate 0 names a file as well, which then is neither read nor written
         return dataset
     log.info("label noise: %s (%s)", _shares(index_N), source)
-    records, captions = dataset.train, [caption for record in dataset.train for caption in record.captions]
-    given = iter([captions[place] for place in index_N])
-    train = tuple(record._replace(captions=tuple(islice(given, len(record.captions)))) for record in records)
-    return replace(dataset, train=train, caption_index=index_N)
+    texts = [
+        text
+        for record in dataset.train
+        for text in zip(record.captions, record.back_translations or [""] * len(record.captions), strict=True)
+    ]
+    given = iter([texts[place] for place in index_N])
+    train = []
+    for record in dataset.train:
+        captions, translations = zip(*islice(given, len(record.captions)), strict=True)
+        train.append(record._replace(captions=captions, back_translations=translations if any(translations) else ()))
+    return replace(dataset, train=tuple(train), caption_index=index_N)
 
 
 def noise_index(pairs: int, rate: float, seed: int = 1) -> np.ndarray:

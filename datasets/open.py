@@ -9,6 +9,7 @@ from prettytable import PrettyTable
 
 from datasets import DATASETS
 from datasets.annotations import SPLITS
+from datasets.back_translation import add_back_translations
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.batches.train_loader import TrainLoader, TrainPairs
 from datasets.captions import AugmentOptions, caption_oddities
@@ -42,10 +43,13 @@ class OpenedDataset:
 
     def split(self, name: str, form: InputFormat, device: torch.device) -> EvaluationSplit:
         """A split to evaluate on; see :class:`EvaluationSplit` for the arguments."""
-        return EvaluationSplit(name, self.dataset.split(name), self.images, form, self.options, device)
+        images = self.images.with_filter(form.resize_filter)
+        return EvaluationSplit(name, self.dataset.split(name), images, form, self.options, device)
 
 
-def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str]) -> OpenedDataset:
+def open_dataset(
+    get: GetOptions, size: tuple[int, int], splits: Mapping[str, str], eval_filter: str = "bilinear"
+) -> OpenedDataset:
     """Read the data set that the flags name, check its images (with ``--cache`` decode them), add label noise, and log
     what it holds.
 
@@ -53,6 +57,7 @@ def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, st
         get: gives the instance of an options dataclass.
         size: (H, W) of the images in pixels.
         splits: the splits in use, each with the flag that asks for it.
+        eval_filter: what images are resized with in evaluation.
 
     Raises:
         UserError: the data set cannot be used, or lacks a split.
@@ -66,10 +71,16 @@ def open_dataset(get: GetOptions, size: tuple[int, int], splits: Mapping[str, st
     options.check_workers()
     workers = max(options.workers, 1)
     dataset, images = prepare_images(
-        dataset, size, get(ImageOptions), options.root_dir, workers=workers, splits=tuple(splits)
+        dataset,
+        size,
+        get(ImageOptions),
+        options.root_dir,
+        workers=workers,
+        splits=tuple(splits),
+        eval_filter=eval_filter,
     )
     if "train" in splits:  # after images were left out: what is exchanged are the captions that are trained on
-        dataset = exchange_captions(dataset, get(NoiseOptions))
+        dataset = exchange_captions(add_back_translations(dataset, get(AugmentOptions)), get(NoiseOptions))
     for leak in dataset.leaks:
         log.warning("%s: %s; what is trained on is tested on, and scores are too high", dataset.name, leak)
     captions = [caption for split in splits for record in dataset.split(split) for caption in record.captions]

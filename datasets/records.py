@@ -16,6 +16,8 @@ class ImageRecord(NamedTuple):
     """position of the image in its split"""
     path: Path
     captions: tuple[str, ...]
+    back_translations: tuple[str, ...] = ()
+    """of each caption, "" where there is none; or nothing at all"""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from exports.format import ExportedRun
 from model.backbones.activations import QuickGELU
 from model.backbones.clip import CLIP
 from model.backbones.clip_tokenizer import ClipTokenizer
+from model.backbones.text_cleaning import CleanedTokenizer
 from model.backbones.towers import ImageTower, TextTower
 from utils import UserError
+from utils.inputs import Tokenizer
 
 LOGIT_SCALE = 100.0
 """CLIP's, which the towers here have none of; it orders nothing differently"""
@@ -49,7 +51,9 @@ class PlainClip:
     vocab_size: int
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    tokenizer: ClipTokenizer
+    resize_filter: str
+    tokenizer: Tokenizer
+    """CLIP's, or CLIP's over captions that are cleaned first"""
     state: Mapping[str, Tensor]
     """weights under our names, without the prefix of the backbone"""
 
@@ -66,7 +70,8 @@ def plain_clip(run: ExportedRun, name: str) -> PlainClip:
     refused = f"--format {name}: cannot express"
     if not isinstance(backbone, CLIP):
         raise UserError(f"{refused} the backbone {backbone.name}{other}")
-    if not isinstance(form.tokenizer, ClipTokenizer):
+    tokenizer = form.tokenizer.inner if isinstance(form.tokenizer, CleanedTokenizer) else form.tokenizer
+    if not isinstance(tokenizer, ClipTokenizer):
         raise UserError(f"{refused} a tokenizer that is not CLIP's (--tokenizer){other}")
     if model.parsing is not None and model.parsing.stages:
         raise UserError(f"{refused} PHP's parsing ({' and '.join(model.parsing.stages)}){other}")
@@ -92,6 +97,7 @@ def plain_clip(run: ExportedRun, name: str) -> PlainClip:
         vocab_size=sizes.vocab_size,
         pixel_mean=form.pixel_mean,
         pixel_std=form.pixel_std,
+        resize_filter=form.resize_filter,
         tokenizer=form.tokenizer,
         state={**state, positions: state[positions][: form.text_length]},
     )

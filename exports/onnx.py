@@ -41,7 +41,8 @@ tokenizer = tokenizers.Tokenizer.from_file("FOLDER/tokenizer.json")
 ids = np.array([caption.ids for caption in tokenizer.encode_batch(["a man in a black jacket"])])
 (text_features,) = onnxruntime.InferenceSession("FOLDER/text.onnx").run(["features"], {"ids": ids})
 
-resized = image.convert("RGB").resize((about["image"]["width"], about["image"]["height"]), 2)  # 2: bilinear; image: PIL
+size = about["image"]["width"], about["image"]["height"]
+resized = image.convert("RGB").resize(size, about["image"]["resample"])  # image: PIL
 pixels = (np.asarray(resized, np.float32) / 255 - about["image"]["mean"]) / about["image"]["std"]
 pixels = pixels.transpose(2, 0, 1)[None].astype(np.float32)
 (image_features,) = onnxruntime.InferenceSession("FOLDER/image.onnx").run(["features"], {"pixels": pixels})
@@ -91,7 +92,8 @@ def write(run: ExportedRun, folder: Path) -> None:
             "mode": "RGB, upright as the EXIF orientation says",
             "height": height,
             "width": width,
-            "resize": "to this size without keeping the aspect ratio; bilinear with antialias, as Pillow's BILINEAR",
+            "resize": f"to this size, whatever the aspect ratio; {form.resize_filter} with antialias, as Pillow's",
+            "resample": int(Image.Resampling[form.resize_filter.upper()]),
             "scale": 1 / 255,
             "mean": form.pixel_mean,
             "std": form.pixel_std,
@@ -136,7 +138,7 @@ def load(folder: Path) -> TargetProgram:
     sessions = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("image", "text")}
 
     def encode_image(images: Sequence[Image.Image]) -> Tensor:
-        resized = [image.convert("RGB").resize(size, Image.Resampling.BILINEAR) for image in images]
+        resized = [image.convert("RGB").resize(size, about["image"]["resample"]) for image in images]
         pixels_NHWC = np.stack([np.asarray(image) * about["image"]["scale"] for image in resized])
         pixels_NHWC = (pixels_NHWC - about["image"]["mean"]) / about["image"]["std"]
         return run("image", {"pixels": pixels_NHWC.transpose(0, 3, 1, 2).astype(np.float32)})

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from exports.clip_towers import LOGIT_SCALE, PlainClip, TowerShape, plain_clip
 from exports.format import ExportedRun, ExportFormat, TargetProgram
+from model.backbones.text_cleaning import CleanedTokenizer
 from model.checkpoints.archives import SAFETENSORS
 from utils import UserError
 from utils.files import write_text
@@ -42,6 +43,11 @@ trained.
 def write(run: ExportedRun, folder: Path) -> None:
     """``open_clip_config.json`` and ``open_clip_model.safetensors``."""
     clip = plain_clip(run, "open_clip")
+    if isinstance(clip.tokenizer, CleanedTokenizer):
+        raise UserError(
+            "--format open_clip: cannot express captions that are cleaned first (--clean_text); "
+            "--format transformers and onnx can"
+        )
     write_text(folder / "open_clip_config.json", json.dumps(_config(clip), indent=2) + "\n")
     state = {_openai_name(key): value.contiguous() for key, value in clip.state.items()}
     state["logit_scale"] = torch.tensor(math.log(LOGIT_SCALE))
@@ -78,7 +84,7 @@ def _config(clip: PlainClip) -> dict[str, Any]:
             "mode": "RGB",
             "mean": list(clip.pixel_mean),
             "std": list(clip.pixel_std),
-            "interpolation": "bilinear",
+            "interpolation": clip.resize_filter,
             "resize_mode": "squash",
         },
     }

@@ -8,6 +8,7 @@ from tokenizers.models import BPE
 
 from model.backbones.clip_tokenizer import END, END_ID, MASK, START, START_ID, ClipTokenizer
 from model.backbones.file_tokenizer import FileTokenizer
+from model.backbones.text_cleaning import MARKS, MOST_WORDS, CleanedTokenizer
 from utils import UserError, inputs
 
 _REPLACED = {
@@ -27,6 +28,15 @@ def tokenizer_of(ours: inputs.Tokenizer, length: int) -> Tokenizer:
     Raises:
         UserError: the backbone has a tokenizer of another kind.
     """
+    if isinstance(ours, CleanedTokenizer):
+        if length > MOST_WORDS:
+            raise UserError(
+                f"--format: --clean_text keeps {MOST_WORDS} words, which no tokenizer.json of more tokens can"
+            )
+        tokenizer = tokenizer_of(ours.inner, length)
+        steps = [normalizers.Lowercase(), normalizers.Replace(Regex(MARKS), " "), tokenizer.normalizer]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        return tokenizer
     if isinstance(ours, ClipTokenizer):
         tokenizer = _clip(ours)
     elif isinstance(ours, FileTokenizer):

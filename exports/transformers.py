@@ -89,7 +89,7 @@ def write(run: ExportedRun, folder: Path) -> None:
     height, width = clip.image_size
     transformers.CLIPImageProcessor(
         size={"height": height, "width": width},
-        resample=Image.Resampling.BILINEAR,
+        resample=Image.Resampling[clip.resize_filter.upper()],
         do_center_crop=False,
         image_mean=list(clip.pixel_mean),
         image_std=list(clip.pixel_std),

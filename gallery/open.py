@@ -47,6 +47,10 @@ def open_searcher(options: Options) -> Searcher:
         "parsing": asdict(restored.parsing),
         "precision": model.precision.name,
     }
+    if backbone.pixel_statistics is not None:
+        about["pixel_statistics"] = backbone.pixel_statistics
+    if backbone.eval_filter != "bilinear":
+        about["eval_filter"] = backbone.eval_filter
     if model.token_selection is not None:
         about["select_ratio"] = model.token_selection.ratio
     folder = index_folder(flags.index_dir or run_dir / "search" / "index", flags.gallery, about)
@@ -78,8 +82,9 @@ def _update(index: GalleryIndex, encoder: FeatureEncoder, flags: SearchOptions, 
         log.warning("%s: skipped %d symbolic links; copy the files into the folder instead", flags.gallery, links)
 
     def encode(names: Sequence[str]) -> Iterator[EncodedPhotos]:
-        size = encoder.inputs.image_size
-        return encoded(photo_batches(names, flags.gallery, size, flags.index_batch, workers), encoder)
+        form = encoder.inputs
+        batches = photo_batches(names, flags.gallery, form.image_size, flags.index_batch, workers, form.resize_filter)
+        return encoded(batches, encoder)
 
     if faults := index.update(stamps, encode):
         log.warning("%d photos cannot be read:\n%s", len(faults), "\n".join(faults.values()))

@@ -91,12 +91,13 @@ class _BatchDecoder:
 
     folder: Path
     size: tuple[int, int]
+    resize_filter: str
 
     def __call__(self, names: Sequence[str]) -> PhotoBatch:
         good, pixels, faults = [], [np.empty((0, 3, *self.size), np.uint8)], {}
         for name in names:
             try:
-                pixels.append(load_resized(self.folder / name, self.size)[None])
+                pixels.append(load_resized(self.folder / name, self.size, self.resize_filter)[None])
                 good.append(name)
             except ImageError as error:
                 faults[name] = str(error)
@@ -104,13 +105,18 @@ class _BatchDecoder:
 
 
 def photo_batches(
-    names: Sequence[str], folder: Path, size: tuple[int, int], batch_size: int, workers: int
+    names: Sequence[str],
+    folder: Path,
+    size: tuple[int, int],
+    batch_size: int,
+    workers: int,
+    resize_filter: str = "bilinear",
 ) -> Iterable[PhotoBatch]:
     """The photos of these names below ``folder`` at ``size`` = (H, W), in order, from up to ``workers`` processes."""
     return DataLoader(
         chunked(names, batch_size),
         batch_size=None,  # each item is a batch already
-        collate_fn=_BatchDecoder(folder, size),
+        collate_fn=_BatchDecoder(folder, size, resize_filter),
         num_workers=min(workers, len(names) // _PER_WORKER),
         worker_init_fn=leave_signals_to_the_loop,
     )

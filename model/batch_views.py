@@ -37,6 +37,7 @@ class BatchViews:
         """
         self._batch, self._model = batch, model
         self._encoded: dict[int, Encoded] = {}
+        self._again: dict[int, Encoded] = {}
         self._gathered: dict[str, Tensor] = {}
         self._bounds = batch["share_bounds"].tolist() if world_size() > 1 else []
         self.parts = model.parts
@@ -65,6 +66,16 @@ class BatchViews:
     def text(self, field: str = "caption_ids") -> Encoded:
         """Pooled features and routing of a caption field of the whole batch, and tokens of this process's share."""
         return self._once(self._model.encode_text, self._batch[field], self._batch[f"{field}_lengths"])
+
+    def text_again(self, field: str = "caption_ids") -> Encoded:
+        """The same captions without gradient, dropped from anew; without dropout what :meth:`text` gave, detached."""
+        if not self._model.drops_text:
+            return self.text(field)
+        values = self._batch[field]
+        if id(values) not in self._again:
+            with torch.no_grad():
+                self._again[id(values)] = self._whole(self._model.encode_text(values, self._batch[f"{field}_lengths"]))
+        return self._again[id(values)]
 
     def embeddings(self) -> list[tuple[Tensor, Tensor]]:
         """Images and captions of the whole batch in each embedding of the model: the pooled one, then the second."""
@@ -104,10 +115,13 @@ class BatchViews:
 
     def _once(self, encode: Callable[..., Encoded], values: Tensor, *lengths: Tensor) -> Encoded:
         if id(values) not in self._encoded:
-            encoded = encode(values, *lengths)
-            self._encoded[id(values)] = encoded._replace(
-                pooled=self.gather(encoded.pooled.float()),
-                routing=all_sum(encoded.routing),
-                selected=None if encoded.selected is None else self.gather(encoded.selected),
-            )
+            self._encoded[id(values)] = self._whole(encode(values, *lengths))
         return self._encoded[id(values)]
+
+    def _whole(self, encoded: Encoded) -> Encoded:
+        """What this process has encoded, with what the others have where losses see the whole batch."""
+        return encoded._replace(
+            pooled=self.gather(encoded.pooled.float()),
+            routing=all_sum(encoded.routing),
+            selected=None if encoded.selected is None else self.gather(encoded.selected),
+        )

@@ -4,8 +4,6 @@ import difflib
 import logging
 from dataclasses import dataclass
 
-from torch import nn
-
 from model.adapters import FreezeOptions, add_adapters
 from model.adapters.lora import LoRAOptions
 from model.adapters.parsing import LEAK, Parsing, ParsingOptions
@@ -14,12 +12,14 @@ from model.adapters.token_selection import RDEOptions, TokenSelection, TokenSele
 from model.backbones.spec import Backbone, BackboneOptions
 from model.cross_former import CrossFormer
 from model.division import Division, DivisionOptions
+from model.logit_scale import LogitScale
 from model.losses import HEADS
 from model.losses.base import Sizes
 from model.losses.pairwise import PairwiseLoss
 from model.memory_saving import MemoryOptions, set_up_blocks
 from model.presets import preset_weights
 from model.retriever import FLOAT32, Retriever
+from model.shared_part import SharedPart
 from utils import UserError
 from utils.device import Precision
 from utils.distributed import world_size
@@ -29,7 +29,7 @@ log = logging.getLogger("descry")
 
 RDE_NAMES = {"SDM": "sdm", "InfoNCE": "itc"}
 """what RDE's command lines call losses that we have under another name"""
-PARTS: dict[str, type[nn.Module]] = {"cross_former": CrossFormer}
+PARTS: dict[str, type[SharedPart]] = {"cross_former": CrossFormer, "logit_scale": LogitScale}
 """modules that several heads share; built when a head asks for one by name"""
 
 
@@ -91,7 +91,7 @@ def build_retriever(
     names, width = get(LossOptions).names, backbone.spec.embed_dim
     sizes = Sizes(width, backbone.spec.vocab_size, ids, pairs, images)
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
-    parts = {name: PARTS[name](get(PARTS[name].Options), width) for name in wanted}
+    parts = {name: PARTS[name].built_for(get(PARTS[name].Options), backbone.spec) for name in wanted}
     parsing = _parsing(get(ParsingOptions), names, width)
     heads = {name: HEADS[name](get(HEADS[name].Options), sizes) for name in names}
     for head in heads.values():

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from model.backbones.spec import BackboneSpec
 from model.backbones.towers import Attention, Block, Transformer, heads_of
+from model.shared_part import SharedPart
 from utils.options import opt
 
 
@@ -17,7 +19,7 @@ class CrossOptions:
     cmt_depth: int = opt(4, "blocks of the cross-modal transformer (mlm, itm)", least=1, most=100)
 
 
-class CrossFormer(nn.Module):
+class CrossFormer(SharedPart):
     """Text tokens look at image tokens once, then at each other (IRRA, section 3.2).
 
     Self-attention here has no mask: padding takes part, as in the published model.
@@ -39,6 +41,11 @@ class CrossFormer(nn.Module):
         nn.init.zeros_(self.attn.in_proj.bias)
         nn.init.normal_(self.attn.out_proj.weight, std=width**-0.5)
         self.transformer.init()
+
+    @classmethod
+    def built_for(cls, options: CrossOptions, spec: BackboneSpec) -> Self:
+        """See the base class."""
+        return cls(options, spec.embed_dim)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Its transformer's."""

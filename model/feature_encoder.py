@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.augmentation import normalise
+from datasets.augmentation.pixels import normalise
 from datasets.images.decode import load_resized, resize_picture
 from datasets.images.prefetch import prefetched
 from datasets.parallel import chunked
@@ -29,9 +29,8 @@ from model.checkpoints.restore import restore
 from model.retriever import Retriever
 from utils import UserError
 from utils.device import DeviceOptions, pick_precision
-from utils.files import read_yaml
 from utils.inputs import InputFormat
-from utils.options import Options, flag_names, flags_of, typed_flags
+from utils.options import Options, flag_names, flags_of, read_flags, typed_flags
 
 RUN_OPTIONS = (BackboneOptions, LoRAOptions, ParsingOptions, TokenSelectionOptions)
 """what of a run's flags encoding depends on"""
@@ -114,9 +113,9 @@ class FeatureEncoder:
 
     def _pixels(self, images: Sequence[str | Path | Image.Image]) -> Tensor:
         """(B, 3, H, W) uint8, the pixels of evaluation."""
-        size = self.inputs.image_size
+        form = self.inputs.image_size, self.inputs.resize_filter
         pictures = (
-            resize_picture(image, size) if isinstance(image, Image.Image) else load_resized(Path(image), size)
+            resize_picture(image, *form) if isinstance(image, Image.Image) else load_resized(Path(image), *form)
             for image in images
         )
         return torch.stack([torch.from_numpy(pixels_CHW) for pixels_CHW in pictures])
@@ -173,7 +172,7 @@ def load_run(run: str | Path, checkpoint: str | Path | None = None, device: str 
     path, weights = run / "configs.yaml", run / "best.pth"
     exported = run / f"model{SAFETENSORS}"
     if path.is_file():
-        flags = read_yaml(path)
+        flags = read_flags(path)
     elif exported.is_file():
         flags, path, weights = flags_in(exported), exported, exported
     else:

@@ -14,6 +14,7 @@ from model.division import Division
 from model.losses.base import LossHead, TrainingPass
 from model.losses.pairwise import PairwiseLoss
 from model.memory_saving import in_parts
+from model.shared_part import SharedPart
 from utils import UserError
 from utils.device import Precision
 from utils.inputs import InputFormat
@@ -36,7 +37,7 @@ class Retriever(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        parts: Mapping[str, nn.Module] | None = None,
+        parts: Mapping[str, SharedPart] | None = None,
         heads: Mapping[str, LossHead] | None = None,
         parsing: Parsing | None = None,
         precision: Precision = FLOAT32,
@@ -94,6 +95,7 @@ class Retriever(nn.Module):
             image_size=spec.image_size,
             pixel_mean=spec.pixel_mean,
             pixel_std=spec.pixel_std,
+            resize_filter=spec.eval_filter,
         )
 
     @property
@@ -119,6 +121,11 @@ class Retriever(nn.Module):
     def attends_over_batch(self) -> bool:
         """Whether a feature depends on the other samples of its batch."""
         return self.parsing is not None and self.parsing.over_batch
+
+    @property
+    def drops_text(self) -> bool:
+        """Whether encoding the same captions twice gives two results."""
+        return self.training and self.backbone.text_dropout > 0
 
     def expert_use(self) -> dict[str, Tensor]:
         """Tokens (blocks, experts) that each expert has seen, by modality; empty without experts."""
@@ -175,9 +182,11 @@ class Retriever(nn.Module):
         return division.divide(loss_KN, training_pass.seed, training_pass.epoch, training_pass.matched_N)
 
     def after_step(self, views: BatchViews) -> None:
-        """Let the heads update their memories."""
+        """Let the heads update their memories, and shared parts what they keep within bounds."""
         for head in self.heads.values():
             head.after_step(views)
+        for part in self.parts.values():
+            part.after_step()
 
     def epoch_report(self, train_pids: Tensor) -> list[str]:
         """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""

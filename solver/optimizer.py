@@ -18,10 +18,17 @@ class SolverOptions:
     lr: float = opt(1e-5, "learning rate", above=0)
     weight_decay: float = opt(4e-5, "weight decay", least=0)
     weight_decay_bias: float = opt(0.0, "weight decay of biases")
+    decay: str = opt(
+        "all",
+        "what --weight_decay is for: all parameters but biases, or only matrices (of two and more dimensions: no bias, "
+        "norm, class embedding), as TBPS-CLIP was published",
+        choices=("all", "matrices"),
+    )
     lr_factor: float = opt(5.0, "learning rate factor of cross former, classifier and mlm head")
-    bias_lr_factor: float = opt(2.0, "learning rate factor of biases")
+    bias_lr_factor: float | None = opt(2.0, "learning rate factor of biases; null in a yaml: that of their weights")
     alpha: float = opt(0.9, "first beta of Adam and AdamW")
     beta: float = opt(0.999, "second beta of Adam and AdamW")
+    eps: float | None = opt(None, "added to the denominator of Adam and AdamW [1e-3 and 1e-8]", above=0)
     tse_lr: float = opt(1e-3, "learning rate of RDE's second embedding", above=0)
     lora_lr: float = opt(2.5e-4, "learning rate of LoRA", above=0)
     sgd_momentum: float = opt(0.9, "momentum of SGD")
@@ -34,22 +41,25 @@ _ALIKE = ("lora", "prompt")
 """roles in which a bias is treated like any other parameter, as published"""
 
 
-def lr_and_decay(name: str, role: str, options: SolverOptions) -> tuple[float, float]:
-    """Learning rate and weight decay of one parameter, by its role and by whether it is a bias.
+def lr_and_decay(name: str, dimensions: int, role: str, options: SolverOptions) -> tuple[float, float]:
+    """Learning rate and weight decay of one parameter, by its role, its dimensions and whether it is a bias.
 
     Raises:
         ValueError: no rule knows the role.
     """
     bias = name.endswith("bias") and role not in _ALIKE
     decay = options.weight_decay_bias if bias else options.weight_decay
-    bias_factor = options.bias_lr_factor if bias else 1.0
+    if role == "scale" or (options.decay == "matrices" and dimensions < 2):
+        decay = 0.0
+    has_own_factor = bias and options.bias_lr_factor is not None
     rules = {
-        "plain": options.lr * bias_factor,
-        "cross": options.lr * (options.bias_lr_factor if bias else options.lr_factor),
+        "plain": options.lr * (options.bias_lr_factor if has_own_factor else 1.0),
+        "cross": options.lr * (options.bias_lr_factor if has_own_factor else options.lr_factor),
         "head": options.lr * options.lr_factor,
         "tse": options.tse_lr,
         "lora": options.lora_lr,
         "prompt": options.lr,
+        "scale": options.lr,
     }
     if role not in rules:
         raise ValueError(f"parameter {name}: no optimiser rule for the role {role!r}; rules: {', '.join(rules)}")
@@ -62,7 +72,7 @@ def build_optimizer(
     """An optimiser over (name, parameter, role) triples, one group per (learning rate, decay)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, role in parameters:
-        groups.setdefault(lr_and_decay(name, role, options), []).append(parameter)
+        groups.setdefault(lr_and_decay(name, parameter.dim(), role, options), []).append(parameter)
     if not groups:
         raise UserError("nothing to train: every parameter is frozen")
     members = [
@@ -73,5 +83,5 @@ def build_optimizer(
     if options.optimizer == "SGD":
         return torch.optim.SGD(members, lr=options.lr, momentum=options.sgd_momentum, fused=True)
     if options.optimizer == "AdamW":
-        return torch.optim.AdamW(members, lr=options.lr, betas=betas, eps=1e-8, fused=True)
-    return torch.optim.Adam(members, lr=options.lr, betas=betas, eps=1e-3, fused=True)
+        return torch.optim.AdamW(members, lr=options.lr, betas=betas, eps=options.eps or 1e-8, fused=True)
+    return torch.optim.Adam(members, lr=options.lr, betas=betas, eps=options.eps or 1e-3, fused=True)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, one factor per epoch."""
+"""Learning-rate schedules, from epoch to epoch or from step to step."""
 
 import math
 from bisect import bisect_right
@@ -15,11 +15,18 @@ class ScheduleOptions:
     """Flags of the schedule."""
 
     num_epoch: int = opt(60, "epochs to train", least=1)
+    schedule_per: str = opt(
+        "epoch", "whether the learning rate changes from epoch to epoch or from step to step", choices=("epoch", "step")
+    )
     lrscheduler: str = opt("cosine", "shape after the warm-up", choices=("cosine", "step", "exp", "poly", "linear"))
     warmup_epochs: int = opt(5, "epochs of warm-up", least=0)
     warmup_factor: float = opt(0.1, "first epoch's share of the learning rate")
     warmup_method: str = opt("linear", "shape of the warm-up", choices=("linear", "constant"))
-    target_lr: float = opt(0.0, "learning rate at the end (cosine, poly)")
+    target_lr: float = opt(
+        0.0,
+        "learning rate at the end (cosine, poly), of every parameter; with --schedule_per step of those with the "
+        "factor 1",
+    )
     power: float = opt(0.9, "base of exp and poly")
     milestones: tuple[int, ...] = opt((20, 50), "epochs after which step multiplies by --gamma")
     gamma: float = opt(0.1, "factor of step")
@@ -30,19 +37,42 @@ class ScheduleOptions:
 
 
 def learning_rate(base_lr: float, epoch: int, options: ScheduleOptions) -> float:
-    """The learning rate of an epoch.
+    """The learning rate of an epoch (from 1 on), for a parameter group with ``base_lr`` at full height."""
+    done = epoch - 1
+    if done < options.warmup_epochs:
+        return _warming_up(base_lr, done / options.warmup_epochs, options)
+    return _after_warmup(base_lr, done, options.target_lr, options)
+
+
+def learning_rate_of_step(
+    base_lr: float, target_lr: float, epoch: int, step: int, steps: int, options: ScheduleOptions
+) -> float:
+    """The learning rate after ``step`` of the ``steps`` of an epoch (from 1 on).
+
+    Both the last step of the warm-up and the one after it have the full rate, as TBPS-CLIP was published; a warm-up of
+    a single step stays at its start.
 
     Args:
         base_lr: of the parameter group, at full height.
-        epoch: 1 in the first epoch.
+        target_lr: of the parameter group, at the end.
+        epoch, step, steps: see above.
         options: shape of the schedule.
     """
-    done = epoch - 1
+    done = epoch - 1 + step / steps
     if done < options.warmup_epochs:
-        if options.warmup_method == "constant":
-            return base_lr * options.warmup_factor
-        rise = done / options.warmup_epochs
-        return base_lr * (options.warmup_factor * (1 - rise) + rise)
+        rise = ((epoch - 1) * steps + step) / max(options.warmup_epochs * steps - 1, 1)
+        return _warming_up(base_lr, rise, options)
+    return _after_warmup(base_lr, done, target_lr, options)
+
+
+def _warming_up(base_lr: float, rise: float, options: ScheduleOptions) -> float:
+    if options.warmup_method == "constant":
+        return base_lr * options.warmup_factor
+    return base_lr * (options.warmup_factor * (1 - rise) + rise)
+
+
+def _after_warmup(base_lr: float, done: float, target_lr: float, options: ScheduleOptions) -> float:
+    """The learning rate after ``done`` epochs."""
     if options.lrscheduler == "step":
         return base_lr * options.gamma ** bisect_right(options.milestones, done)
     share = (done - options.warmup_epochs) / max(options.num_epoch - options.warmup_epochs, 1)
@@ -51,7 +81,7 @@ def learning_rate(base_lr: float, epoch: int, options: ScheduleOptions) -> float
     if options.lrscheduler == "linear":
         return base_lr * (1 - share)
     height = (1 + math.cos(math.pi * share)) / 2 if options.lrscheduler == "cosine" else options.power ** (1 - share)
-    return options.target_lr + (base_lr - options.target_lr) * height
+    return target_lr + (base_lr - target_lr) * height
 
 
 class Schedule:
@@ -59,18 +89,25 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, options: ScheduleOptions) -> None:
         self._optimizer, self._options = optimizer, options
+        self._lr: float = optimizer.defaults["lr"]
         self.num_epoch = options.num_epoch
 
     def set(self, epoch: int, step: int, steps: int) -> None:
-        """Set the rates of the step that comes next; the present shapes change from epoch to epoch only.
+        """Set the rates of the step that comes next.
 
         Args:
             epoch: 1 in the first epoch.
             step: steps done in it.
             steps: steps that it has.
         """
+        options = self._options
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(group["base_lr"], epoch, self._options)
+            base_lr = group["base_lr"]
+            if options.schedule_per == "step":
+                target_lr = options.target_lr * base_lr / self._lr  # the group's factor holds at the end as well
+                group["lr"] = learning_rate_of_step(base_lr, target_lr, epoch, step, steps, options)
+            else:
+                group["lr"] = learning_rate(base_lr, epoch, options)
 
     def rates(self) -> dict[str, float]:
         """The present rate of every group, by the rate at full height; groups that share that one share this."""

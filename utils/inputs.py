@@ -112,3 +112,5 @@ class InputFormat(NamedTuple):
     """of RGB values in 0..1, subtracted"""
     pixel_std: tuple[float, float, float]
     """what is left is divided by it"""
+    resize_filter: str = "bilinear"
+    """what images are resized with in evaluation, or bicubic; always with antialias"""

@@ -21,6 +21,7 @@ from easydict import EasyDict
 
 from utils import UserError
 from utils.files import DECIMAL, WHOLE, read_yaml, write_text
+from utils.nested_config import flattened
 
 Group = TypeVar("Group")
 GetOptions = Callable[[type[Group]], Group]
@@ -217,11 +218,16 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def read_flags(path: Path) -> dict[str, Any]:
+    """The flags of a yaml file as it has them, but flat. Raises UserError."""
+    return flattened(read_yaml(path), path)
+
+
 def read_config(
     path: Path, flags: Iterable[Flag], ignored: Collection[str], given: Collection[str] = (), lenient: bool = False
 ) -> dict[str, Any]:
     """The flags of a yaml file, typed; see :func:`typed_flags`."""
-    return typed_flags(read_yaml(path), path, flags, ignored, given, lenient)
+    return typed_flags(read_flags(path), path, flags, ignored, given, lenient)
 
 
 def typed_flags(
@@ -278,4 +284,4 @@ def nearest(name: str, names: Collection[str]) -> str | None:
 
 def load_train_configs(path: str | Path) -> EasyDict:
     """The flags of a saved run as an EasyDict, for scripts and notebooks; the framework itself uses typed options."""
-    return EasyDict(read_yaml(Path(path)))
+    return EasyDict(read_flags(Path(path)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from datasets.augmentation import normalise
+from datasets.augmentation.pixels import normalise
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched
 from datasets.images.source import Images

@@ -4,13 +4,14 @@ Every random choice is a function of (seed, epoch, sample, field, visit), so wor
 losses change nothing.
 """
 
+import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.augmentation import draw
+from datasets.augmentation import IMAGE_FIELDS, View, chosen_views, view_named
 from datasets.captions import AugmentOptions, hide_tokens, mask_tokens, words_in
 from utils import UserError
 from utils.inputs import Tokenizer
@@ -34,6 +35,8 @@ class Sample:
     """where they come from"""
     size: tuple[int, int]
     """(height, width) of the image"""
+    original: tuple[int, int] = (0, 0)
+    """(height, width) of the image in its file, where some view depends on it"""
     visit: int = 0
     """0 in training; another pass over the data in the same epoch has another number, and thus other random choices"""
 
@@ -49,10 +52,6 @@ class Sample:
 
 
 Producer = Callable[[Sample, AugmentOptions], dict[str, np.ndarray]]
-
-
-def _view(field: str, sample: Sample, kind: str) -> dict[str, np.ndarray]:
-    return {field: draw(sample.rng(field), kind, *sample.size)}
 
 
 def _second_caption(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
@@ -72,8 +71,6 @@ def _text(field: str, ids_L: np.ndarray, sample: Sample) -> dict[str, np.ndarray
 
 
 PRODUCERS: dict[str, Producer] = {
-    "images": lambda sample, options: _view("images", sample, "augment" if options.img_aug else "flip"),
-    "images_aug": lambda sample, options: _view("images_aug", sample, "augment"),
     "caption_ids": lambda sample, options: _text("caption_ids", sample.tokens_L, sample),
     "caption_ids_aug": _second_caption,
     "mlm_ids": _mlm,
@@ -83,28 +80,39 @@ PRODUCERS: dict[str, Producer] = {
     "image_ids": lambda sample, options: {"image_ids": np.int64(sample.image_id)},
     "index": lambda sample, options: {"index": np.int64(sample.index)},
 }
-"""batch field to what makes it; image fields give augmentation parameters, applied to the pixels on the device"""
-
-IMAGE_FIELDS = ("images", "images_aug")
+"""batch field to what makes it; image fields give the numbers of a view, applied to the pixels on the device"""
 
 TEXT_FIELDS = ("caption_ids", "caption_ids_aug", "mlm_ids")
 
 
-def producers_for(fields: tuple[str, ...], plain: bool = False) -> tuple[Producer, ...]:
-    """The producers behind these fields, each once.
+def image_views(fields: tuple[str, ...], options: AugmentOptions, plain: bool = False) -> Mapping[str, View]:
+    """The views behind the image fields among these.
 
     If ``plain``, or with a second, augmented view of the image beside it, ``images`` is the image as it is, whatever
     ``--img_aug`` says.
+    """
+    names = chosen_views(options.augment, options.img_aug)
+    if plain or ("images_aug" in fields and not options.augment):
+        names = {**names, "images": "plain"}
+    return {field: view_named(names[field]) for field in fields if field in IMAGE_FIELDS}
+
+
+def producers_for(fields: tuple[str, ...], views: Mapping[str, View]) -> tuple[Producer, ...]:
+    """The producers behind these fields, each once; ``views``: of the image fields among them.
 
     Raises:
         ValueError: names an unknown field and the choices.
     """
+    made = {field: functools.partial(_view, field, view) for field, view in views.items()}
     for field in fields:
-        if field not in PRODUCERS:
-            raise ValueError(f"no producer makes the batch field {field!r}; there are {', '.join(PRODUCERS)}")
-    as_it_is = {"images": lambda sample, options: _view("images", sample, "plain")}
-    makers = PRODUCERS | as_it_is if plain or "images_aug" in fields else PRODUCERS
-    return tuple(dict.fromkeys(makers[field] for field in fields))
+        if field not in PRODUCERS and field not in made:
+            choices = ", ".join([*IMAGE_FIELDS, *PRODUCERS])
+            raise ValueError(f"no producer makes the batch field {field!r}; there are {choices}")
+    return tuple(dict.fromkeys({**PRODUCERS, **made}[field] for field in fields))
+
+
+def _view(field: str, view: View, sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    return {field: view.draw(sample.rng(field), sample.size, sample.original)}
 
 
 def trim(batch: dict[str, np.ndarray], padded: tuple[str, ...]) -> None:

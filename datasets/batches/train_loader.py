@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from datasets.augmentation import apply
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.batches.fields import (
-    IMAGE_FIELDS,
     TEXT_FIELDS,
     Sample,
     aliases,
     fields_to_make,
+    image_views,
     producers_for,
     require_mask,
     trim,
@@ -71,6 +70,13 @@ class TrainPairs(TorchDataset):
         require_mask(fields, augment, form.tokenizer)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
+        self.translation_N: np.ndarray | None = None
+        """(N,) the row of a pair's back translation behind the captions, -1 where it has none"""
+        if augment.back_translation:
+            texts = [text for record in records for text in record.back_translations or [""] * len(record.captions)]
+            has_N = np.array([bool(text) for text in texts])
+            self.translation_N = np.where(has_N, len(captions) + np.cumsum(has_N) - 1, -1)
+            captions += [text for text in texts if text]
         self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
         self.deletion = None
         if augment.word_deletion:
@@ -80,15 +86,16 @@ class TrainPairs(TorchDataset):
     def _choose(self, fields: tuple[str, ...], augment: AugmentOptions, plain: bool = False) -> None:
         self.augment, self.aliases = augment, aliases(fields, augment)
         made = fields_to_make(fields, augment)
-        self.producers = producers_for(made, plain)
-        self.with_images = any(field in IMAGE_FIELDS for field in made)
+        self.views = image_views(made, augment, plain)
+        self.producers = producers_for(made, self.views)
+        self._needs_original = any(view.needs_original for view in self.views.values())
 
     def with_fields(self, fields: tuple[str, ...], plain: bool) -> "TrainPairs":
         """The same pairs with other batch fields; ``plain``: without any augmentation."""
         other = copy.copy(self)
         other._choose(fields, AugmentOptions() if plain else self.augment, plain)
         if plain:
-            other.deletion = None
+            other.deletion = other.translation_N = None
         return other
 
     def __len__(self) -> int:
@@ -107,7 +114,10 @@ class TrainPairs(TorchDataset):
         if not keys:
             sample = self.__getitems__([(1, 0)])
             return sample if isinstance(sample, ImageError) else {name: rows[:0] for name, rows in sample.items()}
-        samples = [self._sample(*key) for key in keys]
+        try:
+            samples = [self._sample(*key) for key in keys]
+        except ImageError as error:
+            return error
         rows = [
             {name: value for make in self.producers for name, value in make(sample, self.augment).items()}
             for sample in samples
@@ -118,9 +128,9 @@ class TrainPairs(TorchDataset):
             batch["mlm_positions"] = batch["mlm_labels"].reshape(-1).nonzero()[0]
         tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
         records_B = torch.tensor([sample.image_id for sample in samples])
-        if self.with_images and self.images.cached:
+        if self.views and self.images.cached:
             tensors[_TO_READ] = records_B
-        elif self.with_images:
+        elif self.views:
             try:
                 tensors["pixels"] = self.read_pixels(records_B)
             except ImageError as error:
@@ -147,16 +157,29 @@ class TrainPairs(TorchDataset):
             length=int(self.length_N[index]),
             tokenizer=self.form.tokenizer,
             size=self.images.size,
+            original=self._original(image_id),
             visit=visit,
         )
+        if (row := self._row_of_text(sample)) != index:
+            sample = replace(sample, tokens_L=self.ids_NL[row], length=int(self.length_N[row]))
         if self.deletion is not None:
-            tokens_L, length = self.deletion(index, sample.rng("words"))
+            tokens_L, length = self.deletion(row, sample.rng("words"))
             sample = replace(sample, tokens_L=tokens_L, length=length)
         if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
             rng = sample.rng("txt_aug")
             tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.tokenizer, rng)
             sample = replace(sample, tokens_L=tokens_L, length=length)
         return sample
+
+    def _row_of_text(self, sample: Sample) -> int:
+        """The row of a caption, or that of its back translation in its place."""
+        translated = -1 if self.translation_N is None else int(self.translation_N[sample.index])
+        if translated < 0 or sample.rng("back_translation").random() >= self.augment.back_translation:
+            return sample.index
+        return translated
+
+    def _original(self, image_id: int) -> tuple[int, int]:
+        return self.images.original_size(self.records[image_id].path) if self._needs_original else (0, 0)
 
 
 class Place(NamedTuple):
@@ -194,7 +217,7 @@ class _Batches:
             yield self._on_device(batch) | {"share_bounds": torch.tensor(bounds)}
 
     def _read(self) -> Iterator[dict[str, Tensor]]:
-        if not (self._pairs.with_images and self._pairs.images.cached):
+        if not (self._pairs.views and self._pairs.images.cached):
             yield from self._loader
             return
         pin_memory = self._loader.pin_memory
@@ -204,11 +227,11 @@ class _Batches:
 
     def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move a batch, make its image views there, and give one tensor a second name where captions share it."""
-        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
-        pixels, form = moved.pop("pixels", None), self._pairs.form
-        for field in IMAGE_FIELDS:
-            if field in moved:
-                moved[field] = apply(pixels, moved[field], form.pixel_mean, form.pixel_std)
+        views, form = self._pairs.views, self._pairs.form
+        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items() if name not in views}
+        pixels = moved.pop("pixels", None)
+        for field, view in views.items():
+            moved[field] = view.apply(pixels, batch[field], form.pixel_mean, form.pixel_std)
         return moved | {name: moved[source] for name, source in self._pairs.aliases.items()}
 
 

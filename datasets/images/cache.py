@@ -45,13 +45,16 @@ class _Done(NamedTuple):
 class ImageCache:
     """The images of one list of files at one size. Can be sent to other processes; each maps the file for itself."""
 
-    def __init__(self, folder: Path, name: str, paths: Sequence[Path], size: tuple[int, int]) -> None:
+    def __init__(
+        self, folder: Path, name: str, paths: Sequence[Path], size: tuple[int, int], resize_filter: str = "bilinear"
+    ) -> None:
         """Name the cache of ``paths`` at ``size`` = (H, W) below ``folder``; nothing is written before ``build``."""
-        self.size = size
+        self.size, self.resize_filter = size, resize_filter
         self._paths = tuple(paths)
         self._rows = {path: row for row, path in enumerate(self._paths)}
         # Another Pillow may decode or resize to slightly different pixels.
         identity = [1, PIL.__version__, *size, *(os.path.abspath(path) for path in self._paths)]  # noqa: PTH100
+        identity += [resize_filter] if resize_filter != "bilinear" else []
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = folder / f"{name}-{size[0]}x{size[1]}-{key}"
         self._pixels: np.ndarray | None = None
@@ -147,7 +150,7 @@ class ImageCache:
                 stamps.flush()
                 waiting.clear()
 
-            task = functools.partial(_decode_into, pixels_path, self.size)
+            task = functools.partial(_decode_into, pixels_path, self.size, self.resize_filter)
             try:
                 for results in run_chunks(task, chunked(jobs), workers, "caching images"):
                     faults.update({done.job.path: done.fault for done in results if done.fault})
@@ -171,14 +174,14 @@ class ImageCache:
             )
 
 
-def _decode_into(pixels_path: Path, size: tuple[int, int], jobs: Sequence[_Job]) -> list[_Done]:
+def _decode_into(pixels_path: Path, size: tuple[int, int], resize_filter: str, jobs: Sequence[_Job]) -> list[_Done]:
     """Runs in a worker. Writes by system call, because a full disk kills a process that writes through a mapping."""
     results = []
     with pixels_path.open("r+b", buffering=0) as pixels:
         for job in jobs:
             stamp = _stamp(job.path)  # before decoding: a file that changes meanwhile gets an outdated stamp
             try:
-                image = load_resized(job.path, size)
+                image = load_resized(job.path, size, resize_filter)
             except ImageError as error:
                 results.append(_Done(job, _NO_STAMP, str(error)))
                 continue

@@ -18,13 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from datasets.parallel import chunked, run_chunks
 from utils import UserError
 from utils.files import first_line
 
 MAX_PIXELS = 2**26
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""values of the EXIF orientation by which rows are columns"""
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
@@ -58,6 +60,22 @@ def decode(path: Path) -> Image.Image:
         raise ImageError(f"{path}: {_reason(path, error)}") from None
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) of what :func:`decode` gives, from the head of the file.
+
+    Raises:
+        ImageError: names the path and the reason.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            orientation = 1
+            with suppress(Exception):
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return (image.width, image.height) if orientation in _ON_ITS_SIDE else (image.height, image.width)
+    except Exception as error:
+        raise ImageError(f"{path}: {_reason(path, error)}") from None
+
+
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "the file is empty" if path.stat().st_size == 0 else "not an image in a supported format"
@@ -79,16 +97,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_resized(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """An image file as uint8 (3, H, W), resized to ``size`` = (H, W): bilinear with antialias, as torchvision's Resize.
+def load_resized(path: Path, size: tuple[int, int], resize_filter: str = "bilinear") -> np.ndarray:
+    """An image file as uint8 (3, H, W), resized to ``size`` = (H, W) with antialias, as torchvision's Resize does.
+
+    ``resize_filter``: bilinear or bicubic.
 
     Raises:
         ImageError: names the path and the reason.
     """
-    return _resized(decode(path), size)
+    return _resized(decode(path), size, resize_filter)
 
 
-def resize_picture(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def resize_picture(picture: Image.Image, size: tuple[int, int], resize_filter: str = "bilinear") -> np.ndarray:
     """The same for an image in memory: the pixels that the file gives which it was opened from.
 
     Raises:
@@ -98,15 +118,15 @@ def resize_picture(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
         upright = picture
         with suppress(Exception):
             upright = ImageOps.exif_transpose(picture)
-        return _resized(_to_rgb(upright), size)
+        return _resized(_to_rgb(upright), size, resize_filter)
     except Exception as error:
         shown = f"{picture.mode} image of {picture.width} x {picture.height} pixels"
         raise ImageError(f"{shown}: {first_line(error)}") from None
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def _resized(image: Image.Image, size: tuple[int, int], resize_filter: str) -> np.ndarray:
     height, width = size
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    resized = image.resize((width, height), Image.Resampling[resize_filter.upper()])
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 

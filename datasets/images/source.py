@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.images.cache import ImageCache
-from datasets.images.decode import load_resized
+from datasets.images.decode import load_resized, upright_size
 from utils.options import opt
 
 
@@ -26,10 +26,17 @@ class ImageOptions:
 class Images:
     """The pixels of image files at one size, from a cache where there is one."""
 
-    def __init__(self, size: tuple[int, int], caches: Sequence[ImageCache] = ()) -> None:
-        """Images of ``size`` = (H, W)."""
-        self.size = size
-        self._caches = tuple(caches)
+    def __init__(
+        self, size: tuple[int, int], caches: Sequence[ImageCache] = (), resize_filter: str = "bilinear"
+    ) -> None:
+        """Images of ``size`` = (H, W); of the caches, those of another filter are not used."""
+        self.size, self.resize_filter, self._all = size, resize_filter, tuple(caches)
+        self._originals: dict[Path, tuple[int, int]] = {}
+        self._caches = tuple(cache for cache in caches if cache.resize_filter == resize_filter)
+
+    def with_filter(self, resize_filter: str) -> "Images":
+        """The same images, resized with another filter."""
+        return self if resize_filter == self.resize_filter else Images(self.size, self._all, resize_filter)
 
     @property
     def cached(self) -> bool:
@@ -60,7 +67,17 @@ class Images:
         for cache in self._caches:
             if path in cache:
                 return cache.read(path)
-        return load_resized(path, self.size)
+        return load_resized(path, self.size, self.resize_filter)
+
+    def original_size(self, path: Path) -> tuple[int, int]:
+        """(height, width) of an upright image in its file, of which only the head is read, once by each process.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        if path not in self._originals:
+            self._originals[path] = upright_size(path)
+        return self._originals[path]
 
     def picture(self, path: Path) -> Image.Image:
         """What :meth:`read` gives, to be looked at."""

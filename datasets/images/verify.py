@@ -43,6 +43,7 @@ def prepare_images(
     *,
     workers: int,
     splits: Sequence[str] = SPLITS,
+    eval_filter: str = "bilinear",
 ) -> tuple[Dataset, Images]:
     """Check the images of ``splits``, build their caches if asked to, and leave out what cannot be used if allowed.
 
@@ -56,6 +57,7 @@ def prepare_images(
         root: ``--root_dir``, below which the caches are by default.
         workers: number of processes.
         splits: which splits will be used; the others are left alone.
+        eval_filter: what splits other than train are resized with.
 
     Returns:
         the data set, without the images that were left out, and the source of its pixels.
@@ -72,7 +74,10 @@ def prepare_images(
         raise _refusal(faults)
     if options.cache:
         folder = options.cache_dir or root / ".image_cache"
-        caches = [ImageCache(folder, f"{dataset.name}-{split}", group, size) for split, group in paths.items()]
+        caches = [
+            ImageCache(folder, f"{dataset.name}-{split}", group, size, "bilinear" if split == "train" else eval_filter)
+            for split, group in paths.items()
+        ]
         for cache in caches:
             faults.update(cache.build(workers))
     elif skip:

@@ -13,9 +13,13 @@ from utils.options import opt
 
 @dataclass(frozen=True)
 class FreezeOptions:
-    """What is trained of the towers, and what is kept for it."""
+    """How the towers are trained: which of their weights, with what dropout, and what is kept for it."""
 
     train_backbone: bool = opt(False, "also train the towers, which LoRA and prompts otherwise freeze")
+    freeze_patch_embedding: bool = opt(False, "do not train the layer from pixels to tokens (TBPS-CLIP)")
+    text_dropout: float = opt(
+        0.0, "probability of dropping an attention probability of the text tower in training", least=0, most=0.99
+    )
     recompute: bool | None = opt(
         None,
         "recompute normalised inputs and perceptrons of the towers in the backward pass instead of keeping them: less "
@@ -27,6 +31,9 @@ def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, 
     """Give the towers what the flags ask for, and freeze the rest. Raises UserError for prompts that do not fit."""
     adapted = lora.rank > 0 or prompts.depth > 0
     backbone.requires_grad_(not adapted or freeze.train_backbone)
+    if freeze.freeze_patch_embedding:
+        backbone.patch_embedding().requires_grad_(False)
+    backbone.drop_text(freeze.text_dropout)
     if lora.rank:
         add_lora(backbone, lora.rank, lora.alpha(lora.rank))
     if prompts.depth:

@@ -7,13 +7,14 @@ open_clip_torch package ships are located, not imported (that takes seconds).
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from model.backbones.sizes import ClipSizes, TowerForm
+from model.backbones.spec import BackboneOptions
 from model.backbones.towers import heads_of
 from utils import UserError
 
@@ -23,6 +24,8 @@ BESIDE = "open_clip_config.json"
 """the configuration that a download from a model hub brings along"""
 
 _OPENAI_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PIXELS = {"clip": _OPENAI_PIXELS, "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""value of ``--pixel_statistics`` to mean and standard deviation of R, G and B"""
 _SIGLIP_PIXELS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _IMAGE_HEADS = {"vit_base": 12, "vit_large": 16, "vit_so400m": 16, "vit_giantopt": 16}
 """attention heads by the start of the name that timm gives SigLIP's image towers"""
@@ -55,6 +58,8 @@ class Architecture:
     text: TowerForm = TowerForm()
     pixel_mean: tuple[float, ...] = _OPENAI_PIXELS[0]
     pixel_std: tuple[float, ...] = _OPENAI_PIXELS[1]
+    eval_filter: str = "bilinear"
+    """what images are resized with in evaluation"""
     sizes: Mapping[str, Any] | None = None
     """what the weights must show, by field of ClipSizes; None: anything"""
     tokenizer_name: str | None = None
@@ -86,6 +91,11 @@ class Architecture:
             known = f"\n  models of open_clip with these sizes: {names}" if names and not trained else ""
             details = "\n  ".join(wrong)
             raise UserError(f"{source}: weights of another architecture than {self.name}\n  {details}{known}")
+
+    def with_pixels(self, options: BackboneOptions) -> "Architecture":
+        """The same, but for images that are resized and normalised as the flags say."""
+        mean, std = PIXELS.get(options.pixel_statistics, (self.pixel_mean, self.pixel_std))
+        return replace(self, pixel_mean=mean, pixel_std=std, eval_filter=options.eval_filter)
 
     def same_function(self, other: "Architecture") -> bool:
         """Whether equal weights give equal features in both."""

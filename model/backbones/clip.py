@@ -56,7 +56,8 @@ class CLIP(Backbone):
         """See the base class; ``choice``: a published name, a file, or an architecture with random weights."""
         if choice in RANDOM:
             sizes = at_text_length(at_resolution(RANDOM[choice], options), options)
-            return cls(sizes, OPENAI, tokenizer_of(OPENAI, options, sizes.vocab_size))
+            form = OPENAI.with_pixels(options)
+            return cls(sizes, form, tokenizer_of(OPENAI, options, sizes.vocab_size))
         given = read_pretrained(choice, RANDOM)
         return towers_from(cls, given, clip_names(given.state), options)
 
@@ -79,6 +80,14 @@ class CLIP(Backbone):
         """Those of the image tower, then those of the text tower."""
         for tower in (self.visual, self.text):
             yield from tower.transformer.resblocks
+
+    def text_blocks(self) -> Iterator[nn.Module]:
+        """Those of the text tower."""
+        yield from self.text.transformer.resblocks
+
+    def patch_embedding(self) -> nn.Module:
+        """The convolution over patches."""
+        return self.visual.conv1
 
 
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")

@@ -13,6 +13,7 @@ import tokenizers
 from model.backbones.architecture import Architecture
 from model.backbones.clip_tokenizer import shared_tokenizer
 from model.backbones.spec import BackboneOptions
+from model.backbones.text_cleaning import CleanedTokenizer
 from utils import UserError
 from utils.files import first_line
 from utils.inputs import Tokenizer
@@ -23,11 +24,16 @@ _DELETED = str.maketrans("", "", string.punctuation)
 
 
 def tokenizer_of(architecture: Architecture, options: BackboneOptions, vocab_size: int) -> Tokenizer:
-    """CLIP's tokenizer, or that of ``--tokenizer`` for towers trained with another one.
+    """CLIP's tokenizer, or that of ``--tokenizer`` for towers trained with another one; it cleans if asked to.
 
     Raises:
         UserError: the flag is missing or not for these towers, or the file does not fit them.
     """
+    tokenizer = _plain_tokenizer(architecture, options, vocab_size)
+    return CleanedTokenizer(tokenizer) if options.clean_text else tokenizer
+
+
+def _plain_tokenizer(architecture: Architecture, options: BackboneOptions, vocab_size: int) -> Tokenizer:
     path = options.tokenizer
     if architecture.tokenizer_name is None:
         if path is not None:

@@ -110,6 +110,14 @@ class SigLIP(Backbone):
         yield self.visual.pool
         yield from self.text.transformer.resblocks
 
+    def text_blocks(self) -> Iterator[nn.Module]:
+        """Those of the text tower."""
+        yield from self.text.transformer.resblocks
+
+    def patch_embedding(self) -> nn.Module:
+        """The convolution over patches."""
+        return self.visual.conv1
+
 
 _RENAMED = {
     r"^visual\.trunk\.patch_embed\.proj\.": "visual.conv1.",

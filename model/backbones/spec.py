@@ -48,6 +48,23 @@ class BackboneOptions:
         choices=("linear", "keep20"),
     )
 
+    pixel_statistics: str | None = opt(
+        None,
+        "mean and standard deviation that pixels are normalised with: CLIP's or ImageNet's (as TBPS-CLIP was "
+        "published) [those that the weights were trained with]",
+        choices=("clip", "imagenet"),
+    )
+    eval_filter: str = opt(
+        "bilinear",
+        "what images are resized with in evaluation; training is always bilinear (TBPS-CLIP: bicubic)",
+        choices=("bilinear", "bicubic"),
+    )
+    clean_text: bool = opt(
+        False,
+        'before tokenising, in training and testing: lower case, . ! " ( ) * # : ; ~ become blanks, at most 77 words '
+        "(TBPS-CLIP)",
+    )
+
     def __post_init__(self) -> None:
         shown = " ".join(str(side) for side in self.img_size)
         if len(self.img_size) == 2 and max(self.img_size) > MOST_PIXELS:
@@ -108,6 +125,10 @@ class BackboneSpec:
     image_width: int
     prompt_blocks: int
     """the first blocks of both towers into which learned prompts can be put; 0 where that is not possible"""
+    eval_filter: str = "bilinear"
+    """what images are resized with in evaluation"""
+    log_scale: float | None = None
+    """logarithm of the factor of cosines that the towers were trained with; None where the weights do not say it"""
 
 
 class Backbone(nn.Module):
@@ -123,6 +144,8 @@ class Backbone(nn.Module):
     """whether the towers can say what their pooled token attends to"""
     with_attention = False
     """whether they do: :attr:`Encoded.attention`"""
+    text_dropout = 0.0
+    """probability of dropping an attention probability of the text tower in training"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,3 +179,17 @@ class Backbone(nn.Module):
     def blocks(self) -> Iterator[nn.Module]:
         """The blocks of both towers, for LoRA, recomputation and compilation."""
         raise NotImplementedError
+
+    def text_blocks(self) -> Iterator[nn.Module]:
+        """Those of the text tower."""
+        raise NotImplementedError
+
+    def patch_embedding(self) -> nn.Module:
+        """The layer from pixels to tokens."""
+        raise NotImplementedError
+
+    def drop_text(self, probability: float) -> None:
+        """Let the attention of the text tower drop probabilities in training."""
+        self.text_dropout = probability
+        for block in self.text_blocks():
+            block.attn.dropout = probability

@@ -18,6 +18,9 @@ from model.backbones.spec import Encoded, full_precision
 class Attention(nn.Module):
     """Multi-head attention; queries from one sequence, keys and values from the same or another one."""
 
+    dropout = 0.0
+    """probability of dropping an attention probability in training"""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         assert width % heads == 0, f"width {width} is not divisible by {heads} heads"
@@ -55,24 +58,27 @@ class Attention(nn.Module):
         return score_BHL.softmax(dim=-1).mean(dim=1)
 
     def _mix(self, q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, causal: bool) -> Tensor:
-        return attend(q_BLW, k_BMW, v_BMW, self.heads, causal)
+        return attend(q_BLW, k_BMW, v_BMW, self.heads, causal, self.dropout if self.training else 0.0)
 
 
-def attend(q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, heads: int, causal: bool = False) -> Tensor:
+def attend(
+    q_BLW: Tensor, k_BMW: Tensor, v_BMW: Tensor, heads: int, causal: bool = False, dropout: float = 0.0
+) -> Tensor:
     """Multi-head attention of projected queries over keys and values: (B, L, W)."""
     # On a CPU PyTorch's bfloat16 kernels are 2.5 times slower than plain products at the lengths of this field.
     plain = q_BLW.device.type == "cpu" and q_BLW.dtype == torch.bfloat16
     attention = _plain_attention if plain else F.scaled_dot_product_attention
     by_head = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BLW, k_BMW, v_BMW))
-    return attention(*by_head, is_causal=causal).transpose(1, 2).flatten(2)
+    return attention(*by_head, is_causal=causal, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
-def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool) -> Tensor:
+def _plain_attention(q_BHLC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, is_causal: bool, dropout_p: float) -> Tensor:
     score_BHLM = (q_BHLC * q_BHLC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
     if is_causal:
         length = score_BHLM.shape[-1]
         score_BHLM = score_BHLM + score_BHLM.new_full((length, length), -torch.inf).triu(1)
-    return score_BHLM.softmax(dim=-1, dtype=score_BHLM.dtype) @ v_BHMC
+    weight_BHLM = score_BHLM.softmax(dim=-1, dtype=score_BHLM.dtype)
+    return (F.dropout(weight_BHLM, dropout_p) if dropout_p else weight_BHLM) @ v_BHMC
 
 
 class MLP(nn.Module):
@@ -89,12 +95,13 @@ class MLP(nn.Module):
         return self.c_proj(self.gelu(self.c_fc(x)))
 
 
-def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, draws: bool = False) -> Tensor:
     """``function(x)``, keeping only x for the backward pass, which runs the function again up to its last kept tensor.
 
-    A matrix product at the end of the function is therefore not repeated. The function must draw no random numbers.
+    A matrix product at the end of the function is therefore not repeated. ``draws``: whether it draws random numbers,
+    which then are the same again.
     """
-    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=draws)
 
 
 class Block(nn.Module):
@@ -121,7 +128,9 @@ class Block(nn.Module):
 
     def saving(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``function(x)``, with its inner results kept or computed again as ``keep_input_only`` says."""
-        return recomputed(function, x) if self.keep_input_only and torch.is_grad_enabled() else function(x)
+        if self.keep_input_only and torch.is_grad_enabled():
+            return recomputed(function, x, draws=self.training and self.attn.dropout > 0)
+        return function(x)
 
     def _whole(self, x_BLW: Tensor, causal: bool) -> Tensor:
         x_BLW = x_BLW + self.attn(self.ln_1(x_BLW), causal)

@@ -39,12 +39,16 @@ def towers_from(
         refuse_unknown(given, sizes)
     given.architecture.check(sizes, given.source)
     sizes = at_text_length(at_resolution(sizes, options), options)
-    towers = kind(sizes, given.architecture, tokenizer_of(given.architecture, options, sizes.vocab_size))
+    form = given.architecture.with_pixels(options)
+    towers = kind(sizes, form, tokenizer_of(given.architecture, options, sizes.vocab_size))
     image, text = "visual.positional_embedding", "text.positional_embedding"
     state[image] = resize_positions(state[image], sizes.grid, has_class)
     state[text] = stretch_positions(state[text], sizes.context_length, options.text_stretch)
     load_strict(towers, state, given.source)
     towers.weights_file = given.path
+    scale = given.state.get("logit_scale", given.state.get("module.logit_scale"))
+    if scale is not None and scale.numel() == 1:
+        towers.spec = replace(towers.spec, log_scale=float(scale))
     return towers
 
 
@@ -57,7 +61,8 @@ def towers_for(
     """
     sizes = sizes_of(state, f"{source}: no trained towers in it", has_class)
     architecture = _trained_architecture(kind.name, sizes, options, source)
-    return kind(at_resolution(sizes, options), architecture, tokenizer_of(architecture, options, sizes.vocab_size))
+    form = architecture.with_pixels(options)
+    return kind(at_resolution(sizes, options), form, tokenizer_of(architecture, options, sizes.vocab_size))
 
 
 def spec_of(sizes: ClipSizes, architecture: Architecture, text_is_causal: bool, prompt_blocks: int) -> BackboneSpec:
@@ -70,6 +75,7 @@ def spec_of(sizes: ClipSizes, architecture: Architecture, text_is_causal: bool, 
         text_is_causal=text_is_causal,
         pixel_mean=architecture.pixel_mean,
         pixel_std=architecture.pixel_std,
+        eval_filter=architecture.eval_filter,
         text_width=sizes.text_width,
         image_width=sizes.vision_width,
         prompt_blocks=prompt_blocks,

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import urllib.request
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,10 @@ ARCHIVES = {
     "ViT-L/14@336px": ("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
 }
 """value of ``--pretrain_choice`` to (file name, sha256)"""
+
+
+_STAND_INS = [(OrderedDict, "easydict.EasyDict")]
+"""what takes the place of classes in checkpoints, so that no code of theirs runs: TBPS-CLIP saves its flags so"""
 
 
 def find_weights(choice: str, others: Iterable[str] = ()) -> Path:
@@ -218,7 +223,8 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
     try:
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a checkpoint of plain tensors and numbers ({first_line(error)})") from None
     except Exception as error:  # the readers run into nearly anything in a file that torch.save did not write

@@ -2,6 +2,7 @@
 
 from model.losses.aux import Aux
 from model.losses.base import LossHead
+from model.losses.citc import CITC
 from model.losses.cmpm import CMPM
 from model.losses.cons import Cons
 from model.losses.identity import ID
@@ -12,7 +13,10 @@ from model.losses.itm import ITM
 from model.losses.memory import Memory
 from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
+from model.losses.nitc import NITC
+from model.losses.ritc import RITC
 from model.losses.sdm import SDM
+from model.losses.ss import SS
 from model.losses.tal import TAL
 from model.losses.trl import TRL
 
@@ -31,4 +35,8 @@ HEADS: dict[str, type[LossHead]] = {
     "TRL": TRL,
     "memory": Memory,
     "instance_memory": InstanceMemory,
+    "nitc": NITC,
+    "ritc": RITC,
+    "citc": CITC,
+    "ss": SS,
 }

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import export as export_script
-from datasets.augmentation import normalise
+from datasets.augmentation.pixels import normalise
 from datasets.images.decode import resize_picture
 from exports import EXPORTS, open_clip
 from exports.check import CAPTIONS, check_images

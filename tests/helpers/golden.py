@@ -25,12 +25,13 @@ from model.build import LossOptions, build_retriever
 from model.checkpoints.archives import load_strict
 from model.checkpoints.published import has_published_parsing, our_names
 from model.checkpoints.published.eccl import is_eccl
+from model.losses.nitc import NITCOptions
 from model.retriever import Retriever, Step
 from solver.optimizer import SolverOptions, build_optimizer
 from utils.options import Options
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
-SYSTEMS = ("irra", "dgcmia", "php", "eccl", "iclf", "rde")
+SYSTEMS = ("irra", "dgcmia", "php", "eccl", "iclf", "rde", "tbps_clip")
 NORMS = {"": "batch", "_eval": "frozen"}
 """suffix of what an RDE case recorded to ``--tse_norm``"""
 BANKS = {
@@ -43,6 +44,8 @@ BANKS = {
     "instance_pids": "heads.instance_memory.row_pids",
 }
 """recorded names of memories to ours"""
+VIEWS = {"aug1": "images_mvs", "aug_ss_1": "images_ss1", "aug_ss_2": "images_ss2"}
+"""recorded names of image views to ours"""
 ALWAYS_PARSES = ["--php_variant", "full", "--itc_loss_weight", "5", "--mlm_loss_weight", "0.5"]
 """what the published PHP does with any losses, and our flags only with the loss aux"""
 
@@ -88,6 +91,8 @@ class Case:
 
     @cached_property
     def options(self) -> Options:
+        if self.json["system"] == "tbps_clip":
+            return train.read_flags(["--config_file", str(self.folder / "configs.yaml")])
         if self.json["system"] == "rde":
             return self._flags("--tse_norm", NORMS[self.mode])
         if not has_published_parsing(self.part("model")):
@@ -126,9 +131,16 @@ class Case:
         found = {key[len(prefix) + 1 :]: v for key, v in self.tensors.items() if key.startswith(prefix + "/")}
         return {key: v.float() if v.is_floating_point() else v for key, v in found.items()}
 
+    @property
+    def epoch_share(self) -> float:
+        """How much of the epoch was done in a recorded step, which TBPS-CLIP's soft labels depend on."""
+        if "alpha" not in self.json:
+            return 0.0
+        return self.json["alpha"] / self.options.get(NITCOptions).softlabel_ratio
+
     def batch(self, name: str = "batch") -> dict[str, Tensor]:
         """A recorded batch, with the fields that our loader adds or calls otherwise."""
-        batch = self.part(name)
+        batch = {VIEWS.get(field, field): value for field, value in self.part(name).items()}
         if "mlm_labels" in batch:
             batch["mlm_positions"] = batch["mlm_labels"].flatten().nonzero().squeeze(1)
         if "mlm_ids" in batch:
@@ -265,16 +277,18 @@ def check_optimizer(case: Case, model: Retriever) -> None:
             assert optimizer.defaults[key] == pytest.approx(value), key
 
 
-def check_trajectory(case: Case) -> None:
+def check_trajectory(case: Case) -> Retriever:
+    """Compare the loss before every step; the model after the last one."""
     recorded, moment = case.training("trajectory"), case.moments[-1]
     rates = {name: recorded[name] for name in ("lr", "lora_lr") if recorded.get(name) is not None}
     model, batch = case.retriever(moment.before).train(), case.batch(moment.batch)
     optimizer = build_optimizer(model.parameter_roles(), dataclasses.replace(case.options.get(SolverOptions), **rates))
     for number, value in enumerate(recorded["total_loss_before_each_step"]):
-        step, views = model(batch, moment.epoch)
+        step, views = model(batch, moment.epoch, case.epoch_share)
         tolerance = 1e-3 * 10 ** (number / 4) if number else 1e-4
         assert step.loss.item() == pytest.approx(value, rel=tolerance), f"step {number + 1}"
         optimizer.zero_grad()
         step.loss.backward()
         model.after_step(views)
         optimizer.step()
+    return model

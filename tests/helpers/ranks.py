@@ -50,6 +50,7 @@ SYSTEMS = {
     "iclf": ["--loss_names", "itc+mlm+itm+id", "--cmt_depth", "1"],
     "rde": ["--loss_names", "TAL", "--select_ratio", "0.3", "--accumulate", "2"],
     "rde, statistics of the batch": ["--loss_names", "sdm", "--select_ratio", "0.3", "--tse_norm", "batch"],
+    "tbps_clip": ["--loss_names", "nitc+ritc+citc+ss", "--mvs_image", "--scale_clamp", "parameter"],
     "unused": ["--loss_names", "cmpm+aux", "--moe_layers", "2", "--php_variant", "efp"],
     "hard": ["--loss_names", "memory+instance_memory", "--use_hard"],
 }
@@ -102,6 +103,7 @@ def whole_batch(number: int, size: int) -> dict[str, Tensor]:
         "pids": index % IDS,
         "image_ids": index // 2,
         "index": index,
+        **{name: torch.randn(size, 3, 32, 32, generator=draw) for name in ("images_mvs", "images_ss1", "images_ss2")},
     }
 
 

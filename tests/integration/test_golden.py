@@ -56,7 +56,7 @@ def test_there_are_cases_of_everything():
 def test_losses_gradients_and_memories(case: Case):
     for moment in case.moments:
         model = case.retriever(moment.before).train()
-        step, views = model(case.batch(moment.batch), moment.epoch)
+        step, views = model(case.batch(moment.batch), moment.epoch, case.epoch_share)
         check_losses(case, moment, step)
         step.loss.backward()
         model.after_step(views)

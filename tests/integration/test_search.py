@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import search as search_script
-from datasets.augmentation import normalise
+from datasets.augmentation.pixels import normalise
 from datasets.images.decode import load_resized
 from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import restore

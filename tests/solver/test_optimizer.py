@@ -40,7 +40,7 @@ def test_frozen_parameters_are_left_out():
 
 def test_unknown_role():
     with pytest.raises(ValueError, match="no optimiser rule for the role 'odd'"):
-        lr_and_decay("x.weight", "odd", SolverOptions())
+        lr_and_decay("x.weight", 2, "odd", SolverOptions())
 
 
 def test_a_group_steps_as_single_tensors_would():

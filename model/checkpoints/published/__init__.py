@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.backbones import BACKBONES
 from model.backbones.clip import clip_names
-from model.checkpoints.published import dgcmia, eccl, iclf, irra, php, rde
+from model.checkpoints.published import dgcmia, eccl, iclf, irra, php, rde, tbps_clip
 
 log = logging.getLogger("descry")
 
@@ -28,6 +28,8 @@ def our_names(state: Mapping[str, Tensor], lora_is_merged: bool = True) -> tuple
         state, merged = eccl.eccl_names(state, lora_is_merged)
         if merged:
             log.info("LoRA is merged into the weights already; %d tensors of it are left out", len(merged))
+    if tbps_clip.is_tbps_clip(state):
+        state = tbps_clip.tbps_clip_names(state)
     renamed = {**irra.RENAMED, **dgcmia.RENAMED, **iclf.renamed(state)}
     known = {*_OURS, "base_model", *_CLIP_ROOTS, *renamed, *php.ROOTS, *rde.ROOTS, *_IGNORED}
     ours: dict[str, Tensor] = {}

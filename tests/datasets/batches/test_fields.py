@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.augmentation import PAD
-from datasets.batches.fields import TEXT_FIELDS, Sample, aliases, fields_to_make, producers_for, trim
+from datasets.augmentation.irra import PAD
+from datasets.batches.fields import TEXT_FIELDS, Sample, aliases, fields_to_make, image_views, producers_for, trim
 from datasets.captions import AugmentOptions
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, shared_tokenizer
 
@@ -19,7 +19,8 @@ def produce(
     fields: tuple[str, ...], options: AugmentOptions, index: int = 0, tokens: np.ndarray = TOKENS, length: int = 42
 ) -> dict[str, np.ndarray]:
     sample = Sample(1, 1, index, 0, 0, tokens, length, shared_tokenizer(), (96, 32))
-    return {name: value for make in producers_for(fields) for name, value in make(sample, options).items()}
+    makers = producers_for(fields, image_views(fields, options))
+    return {name: value for make in makers for name, value in make(sample, options).items()}
 
 
 def test_every_text_field_comes_with_its_length():
@@ -94,7 +95,7 @@ def test_another_visit_draws_anew():
 
 def test_unknown_field():
     with pytest.raises(ValueError, match="no producer makes the batch field 'depth'; there are images"):
-        producers_for(("images", "depth"))
+        producers_for(("images", "depth"), image_views(("images",), AugmentOptions()))
 
 
 @pytest.mark.parametrize("img_aug", [False, True])

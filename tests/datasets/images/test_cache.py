@@ -81,11 +81,11 @@ def test_other_list_or_size_is_another_cache(tmp_path, paths):
 def test_interrupted_build_continues(tmp_path, paths, monkeypatch, caplog):
     done = []
 
-    def interrupted(path, size):
+    def interrupted(path, size, resize_filter):
         if len(done) == 45:
             raise KeyboardInterrupt
         done.append(path)
-        return load_resized(path, size)
+        return load_resized(path, size, resize_filter)
 
     monkeypatch.setattr(cache_module, "load_resized", interrupted)
     with pytest.raises(KeyboardInterrupt):

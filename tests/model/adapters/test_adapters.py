@@ -63,7 +63,8 @@ def batch():
         "image_ids": torch.tensor([0, 2, 2, 5]),
         "index": torch.arange(4),
     }
-    fields |= {"images_aug": fields["images"].flip(3), "caption_ids_aug": fields["mlm_ids"]}
+    views = ("images_aug", "images_mvs", "images_ss1", "images_ss2")
+    fields |= {**dict.fromkeys(views, fields["images"].flip(3)), "caption_ids_aug": fields["mlm_ids"]}
     fields |= {f"{name}_lengths": lengths for name in ("caption_ids", "mlm_ids", "caption_ids_aug")}
     return {**fields, "mlm_positions": fields["mlm_labels"].flatten().nonzero().squeeze(1)}
 
@@ -86,8 +87,8 @@ def test_clip_is_frozen_beside_adapters_and_thawed_on_request(flags):
     assert trained(build(**flags)) and all(map(adapter, trained(build(**flags))))
     model = build(**flags, train_backbone=True)
     assert trained(model) == {name for name, _ in model.named_parameters()}
-    for name, _, role in model.parameter_roles():
-        lr, decay = lr_and_decay(name, role, SolverOptions(lr=1.0, lora_lr=7.0, bias_lr_factor=2.0))
+    for name, parameter, role in model.parameter_roles():
+        lr, decay = lr_and_decay(name, parameter.dim(), role, SolverOptions(lr=1.0, lora_lr=7.0, bias_lr_factor=2.0))
         if adapter(name):
             assert (lr, decay) == (7.0 if "lora_" in name else 1.0, 4e-5)
         else:
@@ -157,7 +158,8 @@ def test_adapters_work_with_every_loss(flags):
         step.loss.backward()
         model.after_step(views)
         assert torch.isfinite(step.loss), name
-        assert all(p.grad is not None for n, p in model.clip.named_parameters() if p.requires_grad), name
+        reached = model.clip.visual if name == "ss" else model.clip
+        assert all(p.grad is not None for p in reached.parameters() if p.requires_grad), name
 
 
 @pytest.mark.parametrize("flags", [{"lora_r": 2, "lora_alpha": 5.0}, {"lora_alpha": 8, "prompt_depth": 2}])

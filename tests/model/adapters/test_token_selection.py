@@ -206,7 +206,7 @@ def test_a_backbone_that_cannot_say_what_it_attends_to():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--loss_names", "id+mlm"], "--select_ratio: has an effect on the losses itc, sdm, TAL, TRL only"),
+        (["--loss_names", "id+mlm"], "--select_ratio: has an effect on the losses itc, sdm, TAL, TRL, nitc, ritc only"),
         (["--loss_names", "TAL+idd"], "no loss is called 'idd'; did you mean id"),
         (["--loss_names", "sr0.3"], "no loss is called 'sr0.3'"),
         (["--loss_names", "SDM+sdm"], "sdm is there twice"),

@@ -1,11 +1,14 @@
 """Losses per pair: TRL against nested loops, labels of the division, and the second embedding."""
 
 import math
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from model.backbones.spec import Encoded
+from model.logit_scale import LogitScale, ScaleOptions
 from model.losses import HEADS
 from model.losses.base import Sizes, cosines
 from model.losses.pairwise import PairwiseLoss
@@ -20,12 +23,26 @@ FEATURES = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(3)).requ
 class Views:
     """A batch as a pairwise loss sees it."""
 
-    def __init__(self, embeddings: int = 1, clean: list[float] | None = None, pids: torch.Tensor = PIDS) -> None:
-        self.number, self.pids = embeddings, pids
+    epoch, epoch_share = 1, 0.5
+    parts: ClassVar = {"logit_scale": LogitScale(ScaleOptions(), math.log(20))}
+
+    def __init__(
+        self, *which: int, clean: list[float] | None = None, pids: torch.Tensor = PIDS, features=FEATURES
+    ) -> None:
+        """``which``: embeddings, by number; the first without any."""
+        self.pairs, self.pids = [tuple(features[2 * number : 2 * number + 2]) for number in which or (0,)], pids
         self.clean = None if clean is None else torch.tensor(clean)
 
     def embeddings(self):
-        return [tuple(FEATURES[:2]), tuple(FEATURES[2:])][: self.number]
+        return self.pairs
+
+    def image(self, field: str = "images"):
+        return SimpleNamespace(embeddings=[image for image, _ in self.pairs])
+
+    def text(self, field: str = "caption_ids"):
+        return SimpleNamespace(embeddings=[text for _, text in self.pairs])
+
+    text_again = text
 
 
 def head(name: str) -> PairwiseLoss:
@@ -76,7 +93,7 @@ def test_pairs_that_look_mismatched_are_no_queries(name):
 @pytest.mark.parametrize("name", PAIRWISE)
 def test_no_clean_pair_gives_zero_without_nan(name):
     loss = head(name)
-    total = loss(Views(2, clean=[0.0] * 5)).loss
+    total = loss(Views(0, 1, clean=[0.0] * 5)).loss
     FEATURES.grad = None
     total.backward()
     assert total == 0 and not FEATURES.grad.any()
@@ -86,10 +103,8 @@ def test_no_clean_pair_gives_zero_without_nan(name):
 def test_both_embeddings_count_and_are_shown(name):
     loss = head(name)
     loss.weight = 3.0
-    term = loss(Views(2))
-    separate = [loss(Views(1)).loss, head(name).of_pairs(*FEATURES[2:], PIDS)]
-    second = separate[1].sum() if loss.summed else separate[1].mean()
-    torch.testing.assert_close(term.loss, separate[0] + second)
+    term = loss(Views(0, 1))
+    torch.testing.assert_close(term.loss, loss(Views(0)).loss + loss(Views(1)).loss)
     torch.testing.assert_close(term.metrics["bge"] + term.metrics["tse"], 3 * term.loss.detach())
 
 
@@ -107,7 +122,7 @@ def test_small_temperatures_stay_finite(name, tau):
 def test_one_identity_is_counted_and_gives_zero():
     for name in ("TAL", "TRL"):
         loss = head(name)
-        total = loss(Views(2, pids=torch.full((5,), 4))).loss
+        total = loss(Views(0, 1, pids=torch.full((5,), 4))).loss
         FEATURES.grad = None
         total.backward()
         assert total == 0 and not FEATURES.grad.any() and loss.unusable == 1

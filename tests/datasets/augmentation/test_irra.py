@@ -8,10 +8,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision import transforms as T
 
-from datasets.augmentation import PAD, PARAMS, apply, draw, normalise
+from datasets.augmentation import view_named
+from datasets.augmentation.irra import NUMBERS, PAD
+from datasets.augmentation.pixels import normalise
 from datasets.images.decode import load_resized
 from model.backbones.clip import CLIP
 from model.backbones.spec import BackboneOptions
+from tests.helpers.distributions import largest_gap
 from tests.helpers.golden import core_params
 
 H, W = 48, 20
@@ -22,7 +25,12 @@ OTHER = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
 
 
 def draws(kind, count, height=H, width=W):
-    return np.stack([draw(np.random.default_rng((5, n)), kind, height, width) for n in range(count)])
+    view = view_named(kind)
+    return np.stack([view.draw(np.random.default_rng((5, n)), (height, width), (0, 0)) for n in range(count)])
+
+
+def apply(images, params, mean, std):
+    return view_named("irra").apply(images, params, mean, std)
 
 
 def one_by_one(image, params, mean, std):
@@ -34,7 +42,7 @@ def one_by_one(image, params, mean, std):
     return F.erase(view, *box, torch.tensor(mean)[:, None, None]) if box[2] * box[3] else view
 
 
-@pytest.mark.parametrize("kind", ["plain", "flip", "augment"])
+@pytest.mark.parametrize("kind", ["plain", "flip", "irra"])
 @pytest.mark.parametrize("size", [(H, W), (96, 32), (8, 5)])
 @pytest.mark.parametrize("colours", [CLIPS, OTHER], ids=["CLIP", "other"])
 def test_equals_torchvision(kind, size, colours):
@@ -50,25 +58,23 @@ def test_plain_only_normalises_and_inputs_stay():
     images = torch.randint(0, 256, (4, 3, H, W), dtype=torch.uint8)
     before = images.clone()
     assert torch.equal(apply(images, torch.from_numpy(draws("plain", 4)), *CLIPS), normalise(images, *CLIPS))
-    apply(images, torch.from_numpy(draws("augment", 4)), *CLIPS)
+    apply(images, torch.from_numpy(draws("irra", 4)), *CLIPS)
     assert torch.equal(images, before)
 
 
 def test_no_image_gives_no_view():
-    views = apply(torch.empty(0, 3, H, W, dtype=torch.uint8), torch.from_numpy(draws("augment", 1)[:0]), *CLIPS)
+    views = apply(torch.empty(0, 3, H, W, dtype=torch.uint8), torch.from_numpy(draws("irra", 1)[:0]), *CLIPS)
     assert views.shape == (0, 3, H, W) and views.dtype == torch.float32
 
 
 def test_draw_is_a_function_of_its_generator():
-    assert np.array_equal(draws("augment", 20), draws("augment", 20))
-    assert draw(np.random.default_rng(0), "augment", H, W).shape == (len(PARAMS),)
-    with pytest.raises(ValueError, match="choose plain, flip, augment"):
-        draw(np.random.default_rng(0), "strong", H, W)
+    assert np.array_equal(draws("irra", 20), draws("irra", 20))
+    assert draws("irra", 1).shape == (1, len(NUMBERS))
 
 
 def test_distributions():
     count = 4000
-    flip, top, left, *box = draws("augment", count).T
+    flip, top, left, *box = draws("irra", count).T
     assert abs(flip.mean() - 0.5) < 0.04
     for offset in (top, left):
         share = np.bincount(offset, minlength=2 * PAD + 1) / count
@@ -83,7 +89,7 @@ def test_distributions():
 
 def test_erased_boxes_are_distributed_as_torchvisions():
     height, width, count = 384, 128, 1000
-    ours = draws("augment", 2 * count, height, width)[:, 3:]
+    ours = draws("irra", 2 * count, height, width)[:, 3:]
     ours = ours[ours[:, 2] > 0]
     torch.manual_seed(0)
     image = torch.zeros(3, height, width)
@@ -94,14 +100,8 @@ def test_erased_boxes_are_distributed_as_torchvisions():
     assert largest_gap(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3]) < 0.09
 
 
-def largest_gap(a, b):
-    points = np.union1d(a, b)
-    shares = [np.searchsorted(np.sort(values), points, side="right") / len(values) for values in (a, b)]
-    return np.abs(shares[0] - shares[1]).max()
-
-
 def test_boxes_stay_inside():
-    top, left, height, width = draws("augment", 3000)[:, 3:].T
+    top, left, height, width = draws("irra", 3000)[:, 3:].T
     assert (top + height <= H).all()
     assert (left + width <= W).all()
 
@@ -121,8 +121,8 @@ def test_golden_eval_view(folder, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_gives_the_same_and_does_not_wait():
     images = torch.randint(0, 256, (16, 3, H, W), dtype=torch.uint8)
-    params = torch.from_numpy(draws("augment", 16))
-    on_gpu = images.cuda(), params.cuda()
+    params = torch.from_numpy(draws("irra", 16))
+    on_gpu = images.cuda(), params.pin_memory()
     apply(*on_gpu, *CLIPS)  # copies the constants
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,0 +1,67 @@
+"""Views that are one operation after another, all of a list or some of it drawn for each sample.
+
+Shape letters: B batch, H height, W width, S slots of a sample.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.augmentation.operations import MOST_NUMBERS, Operation
+from datasets.augmentation.pixels import Colour, on_device
+from datasets.augmentation.view import View
+
+_NOTHING = -1.0
+_AT_ONCE = 4
+"""images that a CPU works on together, so that they stay in its cache"""
+
+
+class Composition(View):
+    """Operations in the order of the list, or ``choose`` of them in random order; on images in 0..1."""
+
+    def __init__(self, operations: Sequence[Operation], choose: int | None = None, distinct: bool = True) -> None:
+        """``distinct``: whether the chosen ones are different, or each is drawn anew (with replacement)."""
+        self._operations, self._choose, self._distinct = tuple(operations), choose, distinct
+        self.needs_original = any(operation.needs_original for operation in operations)
+
+    def draw(self, rng: np.random.Generator, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
+        """(S * (1 + MOST_NUMBERS),) float32: in each slot the operation's place in the list, and its numbers."""
+        order = range(len(self._operations))
+        if self._choose is not None:
+            order = rng.choice(len(self._operations), self._choose, replace=not self._distinct).tolist()
+        slots = np.zeros((len(order), 1 + MOST_NUMBERS), np.float32)
+        for slot, place in zip(slots, order, strict=True):
+            operation = self._operations[place]
+            done = rng.random() < operation.probability
+            numbers = operation.draw(rng, size, original) if done else ()
+            slot[0] = place if done else _NOTHING
+            slot[1 : 1 + len(numbers)] = numbers
+        return slots.flatten()
+
+    def apply(self, images: Tensor, numbers: Tensor, mean: Colour, std: Colour) -> Tensor:
+        """See the base class."""
+        if not len(images):  # the share of a process in a last batch that is smaller than their number
+            return images.float()
+        slots_BS = numbers.numpy().reshape(len(images), -1, 1 + MOST_NUMBERS)
+        size = _AT_ONCE if images.device.type == "cpu" else max(len(images), 1)
+        parts = [
+            self._changed(part.float().div_(255), slots_BS[start : start + size])
+            for start, part in zip(range(0, len(images), size), images.split(size), strict=False)
+        ]
+        return torch.cat(parts).sub_(on_device(mean, images.device)).div_(on_device(std, images.device))
+
+    def _changed(self, images: Tensor, slots_BS: np.ndarray) -> Tensor:
+        for slot_B in slots_BS.transpose(1, 0, 2):
+            for place in np.unique(slot_B[:, 0]):
+                if place == _NOTHING:
+                    continue
+                rows = np.flatnonzero(slot_B[:, 0] == place)
+                operation = self._operations[int(place)]
+                if len(rows) == len(images):
+                    images = operation.apply(images, slot_B[:, 1:])
+                else:
+                    index = torch.from_numpy(rows).to(images.device, non_blocking=True)
+                    images.index_copy_(0, index, operation.apply(images[index], slot_B[rows, 1:]))
+        return images
