@@ -22,8 +22,11 @@ from prettytable import PrettyTable
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from datasets.augmentation import apply
+from datasets.augmentation import view_named
+from datasets.augmentation.irra import IRRAView
+from datasets.augmentation.pixels import Colour
 from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
 from datasets.images.verify import prepare_images
@@ -98,11 +101,12 @@ class PlainPairs(torch.utils.data.Dataset):
         }
 
 
-class WithoutViews(TrainLoader):
-    """The training loader less its work on the device, whose share is timed by itself."""
+class LeftAlone(IRRAView):
+    """A view whose work on the device, which is timed by itself, is left out."""
 
-    def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return batch
+    def apply(self, images: torch.Tensor, numbers: torch.Tensor, mean: Colour, std: Colour) -> torch.Tensor:
+        """The pixels as they are."""
+        return images
 
 
 def epochs_of(loader: TrainLoader) -> Iterator[Iterator[dict]]:
@@ -141,17 +145,18 @@ def compare(forms: dict[str, Iterator[Iterator[dict]]], rounds: int) -> dict[str
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def device_rate(batch: dict[str, torch.Tensor], form: InputFormat, device: torch.device, rounds: int) -> float:
-    """Pairs per second of flipping, cropping, erasing and normalising on the device of this machine."""
+def device_rate(pixels: torch.Tensor, form: InputFormat, device: torch.device, rounds: int) -> float:
+    """Images per second of flipping, cropping, erasing and normalising on the device of this machine."""
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    view, rng = view_named("irra"), np.random.default_rng(0)
+    numbers = torch.from_numpy(np.stack([view.draw(rng, SIZE, SIZE) for _ in pixels]))
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        pixels, params = (batch[name].to(device, non_blocking=True) for name in ("pixels", "images"))
-        apply(pixels, params, form.pixel_mean, form.pixel_std)
+        view.apply(pixels.to(device, non_blocking=True), numbers, form.pixel_mean, form.pixel_std)
         wait()
         times.append(time.perf_counter() - start)
-    return len(batch["pids"]) / statistics.median(times[1:])
+    return len(pixels) / statistics.median(times[1:])
 
 
 def main() -> None:
@@ -174,8 +179,9 @@ def main() -> None:
 
         def loader_of(name: str, workers: int) -> TrainLoader:
             options = DataOptions(batch_size=args.batch_size, num_workers=workers)
-            augment, cpu = AugmentOptions(img_aug=True), torch.device("cpu")
-            return WithoutViews(records, sources[name], form, FIELDS, (), options, augment, cpu)
+            pairs = TrainPairs(records, sources[name], form, FIELDS, (), AugmentOptions(img_aug=True), options.seed)
+            pairs.views = {"images": LeftAlone(flip=True, vary=True)}
+            return TrainLoader(pairs, options, torch.device("cpu"))
 
         results = {}
         for workers in (0, args.workers):
@@ -183,7 +189,7 @@ def main() -> None:
             forms = {"plain": plain_epochs(usual)}
             forms |= {name: epochs_of(loader_of(name, workers)) for name in sources}
             results[workers] = compare(forms, args.rounds)
-        on_device = device_rate(next(iter(loader_of("cache", 0))), form, device, args.rounds)
+        on_device = device_rate(next(iter(loader_of("cache", 0)))["images"], form, device, args.rounds)
 
     table = PrettyTable(["pairs/s", "per worker", f"{args.workers} workers"])
     for name in results[0]:

@@ -11,7 +11,8 @@ from datasets import DATASETS
 from datasets.annotations import SPLITS
 from datasets.back_translation import add_back_translations
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader, TrainPairs
+from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions, caption_oddities
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images

@@ -3,7 +3,9 @@
 Shape letters: B batch, H height, W width, S slots of a sample.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -14,8 +16,6 @@ from datasets.augmentation.pixels import Colour, on_device
 from datasets.augmentation.view import View
 
 _NOTHING = -1.0
-_AT_ONCE = 4
-"""images that a CPU works on together, so that they stay in its cache"""
 
 
 class Composition(View):
@@ -45,14 +45,14 @@ class Composition(View):
         if not len(images):  # the share of a process in a last batch that is smaller than their number
             return images.float()
         slots_BS = numbers.numpy().reshape(len(images), -1, 1 + MOST_NUMBERS)
-        size = _AT_ONCE if images.device.type == "cpu" else max(len(images), 1)
-        parts = [
-            self._changed(part.float().div_(255), slots_BS[start : start + size])
-            for start, part in zip(range(0, len(images), size), images.split(size), strict=False)
-        ]
-        return torch.cat(parts).sub_(on_device(mean, images.device)).div_(on_device(std, images.device))
+        if images.device.type == "cpu":
+            views = one_by_one(lambda row: self._changed(images[row], slots_BS[row]), len(images))
+        else:
+            views = self._changed(images, slots_BS)
+        return views.sub_(on_device(mean, images.device)).div_(on_device(std, images.device))
 
     def _changed(self, images: Tensor, slots_BS: np.ndarray) -> Tensor:
+        images = images.float().div_(255)
         for slot_B in slots_BS.transpose(1, 0, 2):
             for place in np.unique(slot_B[:, 0]):
                 if place == _NOTHING:
@@ -65,3 +65,20 @@ class Composition(View):
                     index = torch.from_numpy(rows).to(images.device, non_blocking=True)
                     images.index_copy_(0, index, operation.apply(images[index], slot_B[rows, 1:]))
         return images
+
+
+def one_by_one(change: Callable[[slice], Tensor], total: int) -> Tensor:
+    """``change`` of each of ``total`` images, joined: on a CPU an image stays in the cache from operation to operation.
+
+    A thread for each core takes the next image: operations on one are too short to be shared among threads.
+    """
+    before = torch.get_num_threads()
+    try:
+        return torch.cat(list(_threads(before).map(change, (slice(row, row + 1) for row in range(total)))))
+    finally:
+        torch.set_num_threads(before)  # what the threads say of themselves would hold for all that start later
+
+
+@functools.cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, "views", initializer=torch.set_num_threads, initargs=(1,))

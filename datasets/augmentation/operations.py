@@ -189,12 +189,12 @@ class Blur(Operation):
         offset_T = np.arange(-reach, reach + 1)
         weight_BT = np.exp(-0.5 * (offset_T / numbers[:, :1]) ** 2)
         weight_BT /= weight_BT.sum(axis=1, keepdims=True)
-        tap_B1T = _column(weight_BT, images)[:, None].repeat_interleave(3, dim=0)
-        planes = images.flatten(0, 1)[None]  # (1, 3 B, H, W)
-        across = F.pad(planes, (reach, reach, 0, 0), mode="replicate")
-        planes = F.conv2d(across, tap_B1T[:, :, None], groups=planes.shape[1])
-        down = F.pad(planes, (0, 0, reach, reach), mode="replicate")
-        return F.conv2d(down, tap_B1T[..., None], groups=planes.shape[1]).view_as(images)
+        tap_TB = _column(weight_BT.T, images)[..., None, None, None]
+        height, width = images.shape[2:]
+        padded = F.pad(images, (reach, reach, 0, 0), mode="replicate")
+        images = sum(taps_B * padded[..., start : start + width] for start, taps_B in enumerate(tap_TB))
+        padded = F.pad(images, (0, 0, reach, reach), mode="replicate")
+        return sum(taps_B * padded[:, :, start : start + height] for start, taps_B in enumerate(tap_TB))
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -221,15 +221,18 @@ def _saturated(images: Tensor, factor_B: Tensor) -> Tensor:
 def _hue_shifted(images: Tensor, turn_B: Tensor) -> Tensor:
     """The hue of HSV moved on, by turns of the colour circle; value and saturation stay."""
     red, green, blue = images.unbind(1)
-    value, which = images.max(dim=1)
-    chroma = value - images.amin(dim=1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sixth = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4], dim=1)
-    sixth = sixth.gather(1, which[:, None]) + 6 * turn_B.view(-1, 1, 1, 1)
-    start_131 = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    place = (sixth + start_131).remainder_(6)
-    share = torch.minimum(place, 4 - place).clamp_(0, 1)
-    return value[:, None] - chroma[:, None] * share
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    per_chroma = chroma.clamp(min=torch.finfo(images.dtype).tiny).reciprocal_()  # without chroma all differences are 0
+    at_green, at_blue = (blue - red).mul_(per_chroma).add_(2), (red - green).mul_(per_chroma).add_(4)
+    sixth = torch.where(value == green, at_green, at_blue)
+    sixth = torch.where(value == red, (green - blue).mul_(per_chroma), sixth).add_(6 * turn_B.view(-1, 1, 1))
+    moved = torch.empty_like(images)
+    for channel, start in enumerate((5.0, 3.0, 1.0)):  # each channel falls and rises on the circle once
+        place = sixth + start
+        place.sub_(torch.floor(place / 6).mul_(6)).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
+        torch.sub(value, place.mul_(chroma), out=moved[:, channel])
+    return moved
 
 
 _CHANGES = (_brighter, _contrasted, _saturated, _hue_shifted)

@@ -74,10 +74,8 @@ def prepare_images(
         raise _refusal(faults)
     if options.cache:
         folder = options.cache_dir or root / ".image_cache"
-        caches = [
-            ImageCache(folder, f"{dataset.name}-{split}", group, size, "bilinear" if split == "train" else eval_filter)
-            for split, group in paths.items()
-        ]
+        filters = dict.fromkeys(splits, eval_filter) | {"train": "bilinear"}
+        caches = [ImageCache(folder, f"{dataset.name}-{each}", paths[each], size, filters[each]) for each in paths]
         for cache in caches:
             faults.update(cache.build(workers))
     elif skip:

@@ -33,7 +33,8 @@ def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, 
     backbone.requires_grad_(not adapted or freeze.train_backbone)
     if freeze.freeze_patch_embedding:
         backbone.patch_embedding().requires_grad_(False)
-    backbone.drop_text(freeze.text_dropout)
+    if freeze.text_dropout:
+        backbone.drop_text(freeze.text_dropout)
     if lora.rank:
         add_lora(backbone, lora.rank, lora.alpha(lora.rank))
     if prompts.depth:

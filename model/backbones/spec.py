@@ -181,12 +181,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def text_blocks(self) -> Iterator[nn.Module]:
-        """Those of the text tower."""
-        raise NotImplementedError
+        """Those of the text tower; only ``--text_dropout`` asks for them."""
+        raise UserError(
+            f"--text_dropout: the backbone {self.name} does not say which blocks are those of its text tower"
+        )
 
     def patch_embedding(self) -> nn.Module:
-        """The layer from pixels to tokens."""
-        raise NotImplementedError
+        """The layer from pixels to tokens; only ``--freeze_patch_embedding`` asks for it."""
+        raise UserError(f"--freeze_patch_embedding: the backbone {self.name} does not say which layer it is")
 
     def drop_text(self, probability: float) -> None:
         """Let the attention of the text tower drop probabilities in training."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader, TrainPairs
+from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.batches.fields import TEXT_FIELDS
-from datasets.batches.train_loader import Place, TrainLoader, TrainPairs
+from datasets.batches.train_loader import Place, TrainLoader
+from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
 from datasets.images.source import Images

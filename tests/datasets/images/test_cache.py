@@ -103,9 +103,9 @@ import sys, time
 from pathlib import Path
 from datasets.images import cache
 real = cache.load_resized
-def slow(path, size):
+def slow(path, size, resize_filter):
     time.sleep(0.02)
-    return real(path, size)
+    return real(path, size, resize_filter)
 cache.load_resized = slow
 cache._SYNC_EVERY = 1
 folder = Path(sys.argv[1])

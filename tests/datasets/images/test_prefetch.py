@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.train_loader import TrainLoader, TrainPairs
+from datasets.batches.train_loader import TrainLoader
+from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions
 from datasets.images.decode import ImageError
 from datasets.images.prefetch import prefetched

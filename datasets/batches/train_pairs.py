@@ -1,0 +1,175 @@
+"""What training samples are made of: the pairs of the training split, with everything random about them.
+
+Shape letters: B batch, L text length, N pairs of the training split.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from datasets.batches.fields import (
+    TEXT_FIELDS,
+    Sample,
+    aliases,
+    fields_to_make,
+    image_views,
+    producers_for,
+    require_mask,
+    trim,
+)
+from datasets.captions import AugmentOptions, WordDeletion, augment_tokens
+from datasets.images.decode import ImageError
+from datasets.images.source import Images
+from datasets.records import ImageRecord
+from utils.inputs import InputFormat
+
+TO_READ = "records_to_read"
+"""batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
+
+
+class TrainPairs(TorchDataset):
+    """The (image, caption) pairs of the training split; asked for whole batches of (epoch, index).
+
+    A third number in a key is :attr:`Sample.visit`.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        images: Images,
+        form: InputFormat,
+        fields: tuple[str, ...],
+        padded: tuple[str, ...],
+        augment: AugmentOptions,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            records: images with their captions.
+            images: their pixels.
+            form: how the model wants its input.
+            fields: batch fields that the losses read.
+            padded: text fields whose padding a loss looks at, so that it must not be cut off.
+            augment: what random views are like.
+            seed: of every random choice.
+        """
+        self.records, self.images, self.form, self.seed = tuple(records), images, form, seed
+        self.padded = TEXT_FIELDS if form.reads_padding else padded
+        require_mask(fields, augment, form.tokenizer)
+        self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
+        captions = [caption for record in records for caption in record.captions]
+        self.translation_N: np.ndarray | None = None
+        """(N,) the row of a pair's back translation behind the captions, -1 where it has none"""
+        if augment.back_translation:
+            texts = [text for record in records for text in record.back_translations or [""] * len(record.captions)]
+            has_N = np.array([bool(text) for text in texts])
+            self.translation_N = np.where(has_N, len(captions) + np.cumsum(has_N) - 1, -1)
+            captions += [text for text in texts if text]
+        self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
+        self.deletion = None
+        if augment.word_deletion:
+            self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
+        self._choose(fields, augment)
+
+    def _choose(self, fields: tuple[str, ...], augment: AugmentOptions, plain: bool = False) -> None:
+        self.augment, self.aliases = augment, aliases(fields, augment)
+        made = fields_to_make(fields, augment)
+        self.views = image_views(made, augment, plain)
+        self.producers = producers_for(made, self.views)
+        self._needs_original = any(view.needs_original for view in self.views.values())
+
+    def with_fields(self, fields: tuple[str, ...], plain: bool) -> "TrainPairs":
+        """The same pairs with other batch fields; ``plain``: without any augmentation."""
+        other = copy.copy(self)
+        other._choose(fields, AugmentOptions() if plain else self.augment, plain)
+        if plain:
+            other.deletion = other.translation_N = None
+        return other
+
+    def __len__(self) -> int:
+        return len(self.record_N)
+
+    @property
+    def pids(self) -> np.ndarray:
+        """(N,) identity of every pair."""
+        return np.array([self.records[record].pid for record in self.record_N])
+
+    def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> "dict[str, Tensor] | ImageError":
+        """A batch; an unreadable image comes back as a value, because a worker's exception would hide the message.
+
+        Of no keys it has no rows: the share of a process in a last batch that is smaller than their number.
+        """
+        if not keys:
+            sample = self.__getitems__([(1, 0)])
+            return sample if isinstance(sample, ImageError) else {name: rows[:0] for name, rows in sample.items()}
+        try:
+            samples = [self._sample(*key) for key in keys]
+        except ImageError as error:
+            return error
+        rows = [
+            {name: value for make in self.producers for name, value in make(sample, self.augment).items()}
+            for sample in samples
+        ]
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        trim(batch, self.padded)
+        if "mlm_labels" in batch:
+            batch["mlm_positions"] = batch["mlm_labels"].reshape(-1).nonzero()[0]
+        tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+        records_B = torch.tensor([sample.image_id for sample in samples])
+        if self.views and self.images.cached:
+            tensors[TO_READ] = records_B
+        elif self.views:
+            try:
+                tensors["pixels"] = self.read_pixels(records_B)
+            except ImageError as error:
+                return error
+        return tensors
+
+    def read_pixels(self, records_B: Tensor, pin_memory: bool = False) -> Tensor:
+        """The images of some records, uint8 (B, 3, H, W).
+
+        Raises:
+            ImageError: a file cannot be decoded.
+        """
+        return self.images.read_batch([self.records[record].path for record in records_B.tolist()], pin_memory)
+
+    def _sample(self, epoch: int, index: int, visit: int = 0) -> Sample:
+        image_id = int(self.record_N[index])
+        sample = Sample(
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+            pid=self.records[image_id].pid,
+            image_id=image_id,
+            tokens_L=self.ids_NL[index],
+            length=int(self.length_N[index]),
+            tokenizer=self.form.tokenizer,
+            size=self.images.size,
+            original=self._original(image_id),
+            visit=visit,
+        )
+        if (row := self._row_of_text(sample)) != index:
+            sample = replace(sample, tokens_L=self.ids_NL[row], length=int(self.length_N[row]))
+        if self.deletion is not None:
+            tokens_L, length = self.deletion(row, sample.rng("words"))
+            sample = replace(sample, tokens_L=tokens_L, length=length)
+        if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
+            rng = sample.rng("txt_aug")
+            tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.tokenizer, rng)
+            sample = replace(sample, tokens_L=tokens_L, length=length)
+        return sample
+
+    def _row_of_text(self, sample: Sample) -> int:
+        """The row of a caption, or that of its back translation in its place."""
+        translated = -1 if self.translation_N is None else int(self.translation_N[sample.index])
+        if translated < 0 or sample.rng("back_translation").random() >= self.augment.back_translation:
+            return sample.index
+        return translated
+
+    def _original(self, image_id: int) -> tuple[int, int]:
+        return self.images.original_size(self.records[image_id].path) if self._needs_original else (0, 0)
