@@ -1,8 +1,9 @@
 """TBPS-CLIP's views of an image: pairs per second of our loader with the views, against torchvision sample by sample.
 
 The files have the sizes of the field's benchmarks. ``plain`` is the usual way: every sample is opened, and each of its
-views made of the PIL image by torchvision's transforms, in loader processes. Ours draws numbers in the loader's processes
-and changes the pixels of whole batches. Forms take turns in this process; the median of ``--rounds`` epochs counts.
+views made of the PIL image by torchvision's transforms, in loader processes. Ours draws numbers in the loader's
+processes and changes the pixels of whole batches. Forms take turns in this process; the median of ``--rounds`` epochs
+counts.
 """
 
 import argparse

@@ -144,6 +144,14 @@ def fields_to_make(fields: tuple[str, ...], options: AugmentOptions) -> tuple[st
     return tuple(dict.fromkeys((*others, "mlm_ids")))
 
 
+def refuse_unread(fields: tuple[str, ...], options: AugmentOptions) -> None:
+    """Raise the UserError about a view that ``--augment`` asks for and no loss reads."""
+    for value in options.augment:
+        field, equals, _ = value.partition("=")
+        if equals and field not in fields:
+            raise UserError(f"--augment {value}: none of --loss_names reads {field}; leave it out")
+
+
 def require_mask(fields: tuple[str, ...], options: AugmentOptions, tokenizer: Tokenizer) -> None:
     """Refuse fields with hidden words where no token stands for one.
 

@@ -19,6 +19,7 @@ from datasets.batches.fields import (
     fields_to_make,
     image_views,
     producers_for,
+    refuse_unread,
     require_mask,
     trim,
 )
@@ -61,6 +62,7 @@ class TrainPairs(TorchDataset):
         self.records, self.images, self.form, self.seed = tuple(records), images, form, seed
         self.padded = TEXT_FIELDS if form.reads_padding else padded
         require_mask(fields, augment, form.tokenizer)
+        refuse_unread(fields, augment)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
         self.translation_N: np.ndarray | None = None

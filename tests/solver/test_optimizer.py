@@ -62,3 +62,28 @@ def test_a_group_steps_as_single_tensors_would():
             layer(torch.ones(4, 3)).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_decay_of_matrices_only():
+    model = retriever("nitc+id")
+    given = SolverOptions(lr=1.0, weight_decay=0.02, decay="matrices", bias_lr_factor=None, lr_factor=3.0)
+    optimizer = build_optimizer(model.parameter_roles(), given)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert group["weight_decay"] == (0.02 if parameter.dim() > 1 else 0), name
+            assert group["lr"] == (3.0 if name.startswith("heads.id") else 1.0), name
+
+
+def test_the_learned_scale_never_decays():
+    optimizer = build_optimizer(retriever("ritc").parameter_roles(), SolverOptions(weight_decay=0.5))
+    (group,) = [group for group in optimizer.param_groups if any(p.dim() == 0 for p in group["params"])]
+    assert group["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(("name", "eps"), [("Adam", 1e-3), ("AdamW", 1e-8)])
+def test_eps(name: str, eps: float):
+    roles = list(retriever("itc").parameter_roles())
+    assert build_optimizer(roles, SolverOptions(optimizer=name)).defaults["eps"] == eps
+    assert build_optimizer(roles, SolverOptions(optimizer=name, eps=0.5)).defaults["eps"] == 0.5
