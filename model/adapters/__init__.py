@@ -32,7 +32,7 @@ def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, 
     adapted = lora.rank > 0 or prompts.depth > 0
     backbone.requires_grad_(not adapted or freeze.train_backbone)
     if freeze.freeze_patch_embedding:
-        backbone.patch_embedding().requires_grad_(False)
+        backbone.pixel_layer().requires_grad_(False)
     if freeze.text_dropout:
         backbone.drop_text(freeze.text_dropout)
     if lora.rank:

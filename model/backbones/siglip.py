@@ -114,7 +114,7 @@ class SigLIP(Backbone):
         """Those of the text tower."""
         yield from self.text.transformer.resblocks
 
-    def patch_embedding(self) -> nn.Module:
+    def pixel_layer(self) -> nn.Module:
         """The convolution over patches."""
         return self.visual.conv1
 

@@ -186,7 +186,7 @@ class Backbone(nn.Module):
             f"--text_dropout: the backbone {self.name} does not say which blocks are those of its text tower"
         )
 
-    def patch_embedding(self) -> nn.Module:
+    def pixel_layer(self) -> nn.Module:
         """The layer from pixels to tokens; only ``--freeze_patch_embedding`` asks for it."""
         raise UserError(f"--freeze_patch_embedding: the backbone {self.name} does not say which layer it is")
 
