@@ -34,7 +34,13 @@ def tokenizer_of(ours: inputs.Tokenizer, length: int) -> Tokenizer:
                 f"--format: --clean_text keeps {MOST_WORDS} words, which no tokenizer.json of more tokens can"
             )
         tokenizer = tokenizer_of(ours.inner, length)
-        steps = [normalizers.Lowercase(), normalizers.Replace(Regex(MARKS), " "), tokenizer.normalizer]
+        entities = {old.removesuffix(";"): new for old, new in _REPLACED.items() if old.startswith("&")}
+        steps = [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(MARKS), " "),  # semicolons as well, without which entities stay entities
+            *(normalizers.Replace(old, new) for old, new in entities.items()),
+            tokenizer.normalizer,
+        ]
         tokenizer.normalizer = normalizers.Sequence(steps)
         return tokenizer
     if isinstance(ours, ClipTokenizer):

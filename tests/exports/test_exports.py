@@ -68,7 +68,7 @@ def assert_features(encoder: FeatureEncoder, names: dict[str, Any]) -> None:
 
 def evaluation_view(encoder: FeatureEncoder, image: Image.Image) -> torch.Tensor:
     form = encoder.inputs
-    pixels_CHW = torch.from_numpy(resize_picture(image, form.image_size))
+    pixels_CHW = torch.from_numpy(resize_picture(image, form.image_size, form.resize_filter))
     return normalise(pixels_CHW[None], form.pixel_mean, form.pixel_std)[0]
 
 
@@ -131,8 +131,21 @@ def test_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert not list(tmp_path.glob("*refused*")), mistake
 
 
+def test_what_tbps_clip_prepares_otherwise(tmp_path: Path):
+    flags = {"pixel_statistics": "imagenet", "eval_filter": "bicubic", "text_length": 20}
+    run = random_run(tmp_path / "run", **flags)
+    export(run, "open_clip", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())["preprocess_cfg"]
+    assert config["interpolation"] == "bicubic" and config["mean"] == [0.485, 0.456, 0.406]
+    cleaning = random_run(tmp_path / "cleaning", clean_text=True)
+    with pytest.raises(UserError, match="cannot express captions that are cleaned first"):
+        write(load_run(cleaning, device="cpu"), "open_clip", tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_onnx_with_parsing_and_a_second_embedding(tmp_path: Path):
-    run = random_run(tmp_path / "run", php_variant="full", select_ratio=0.4, text_length=30)
+    flags = {"pixel_statistics": "imagenet", "eval_filter": "bicubic", "clean_text": True, "text_length": 30}
+    run = random_run(tmp_path / "run", php_variant="full", select_ratio=0.4, **flags)
     encoder = export(run, "onnx", tmp_path / "out")
     names = run_readme(tmp_path / "out")
     assert_features(encoder, names)

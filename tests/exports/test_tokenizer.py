@@ -9,6 +9,7 @@ import pytest
 from exports.tokenizer import tokenizer_of
 from model.backbones.clip_tokenizer import shared_tokenizer
 from model.backbones.file_tokenizer import FileTokenizer
+from model.backbones.text_cleaning import CleanedTokenizer
 from tests.helpers.tokenizer import write_tokenizer
 from utils import UserError
 from utils.inputs import Tokenizer
@@ -26,11 +27,11 @@ WRITTEN = (
 )
 
 
-def test_ids_are_ours():
+@pytest.mark.parametrize("ours", [shared_tokenizer(), CleanedTokenizer(shared_tokenizer())], ids=["plain", "cleaned"])
+def test_ids_are_ours(ours: Tokenizer):
     rng = random.Random(0)
     letters = string.ascii_letters + string.digits + string.punctuation.replace("&", "") + " " * 9 + "\n\te\u00e9\u0434"
     texts = [*WRITTEN, *("".join(rng.choices(letters, k=rng.randrange(60))) for _ in range(1000))]
-    ours = shared_tokenizer()
     for length in (77, 9):
         found = tokenizer_of(ours, length).encode_batch(texts)
         expected = ours(texts, length).ids.tolist()
@@ -55,3 +56,8 @@ def test_a_tokenizer_of_another_model(canonical: bool, tmp_path: Path):
 def test_another_tokenizer_is_refused():
     with pytest.raises(UserError, match="Tokenizer has no tokenizer.json"):
         tokenizer_of(Tokenizer(), 64)
+
+
+def test_more_words_than_cleaning_keeps_are_refused():
+    with pytest.raises(UserError, match="--clean_text keeps 77 words"):
+        tokenizer_of(CleanedTokenizer(shared_tokenizer()), 168)
