@@ -35,6 +35,7 @@ from processor.run_dir.run_dir import RunDir
 from processor.trainer import LoopOptions, Trainer
 from solver import build_solver
 from utils.device import Precision
+from utils.options import GetOptions
 
 LOSSES = "sdm+id+mlm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,9 +80,14 @@ class FirstStep:
 
 
 def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision, run_dir: Path) -> Step:
-    """The training loop's own step."""
-    model = make(LOSSES, backbone, precision).train()
-    optimizer, schedule = build_solver(model.parameter_roles(), lambda kind: kind())
+    """The training loop's own step of IRRA."""
+    return step_of(make(LOSSES, backbone, precision), lambda kind: kind(), batch, run_dir)
+
+
+def step_of(model: Retriever, get: GetOptions, batch: dict[str, Tensor], run_dir: Path) -> Step:
+    """The training loop's own step of any model, always on the same batch."""
+    model.train()
+    optimizer, schedule = build_solver(model.parameter_roles(), get)
     record = RunDir(run_dir, RunRecord(run_dir, {"weights_sha256": None}, resumed=False))
     trainer = Trainer(model, optimizer, schedule, FirstStep(), None, record, LoopOptions())
     return lambda: trainer.step(batch)

@@ -28,9 +28,12 @@ from model.checkpoints.published.eccl import is_eccl
 from model.losses.nitc import NITCOptions
 from model.retriever import Retriever, Step
 from solver.optimizer import SolverOptions, build_optimizer
+from utils.device import Precision
 from utils.options import Options
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
+DEVICE = torch.device(os.environ.get("GOLDEN_DEVICE", "cpu"))
+"""where models and batches are; what was recorded stays on the CPU"""
 SYSTEMS = ("irra", "dgcmia", "php", "eccl", "iclf", "rde", "tbps_clip")
 NORMS = {"": "batch", "_eval": "frozen"}
 """suffix of what an RDE case recorded to ``--tse_norm``"""
@@ -76,6 +79,13 @@ class Case:
     folder: Path
     mode: str = ""
     """suffix of the recorded names of training, where there are several modes of it"""
+    precision: Precision = Precision(DEVICE, torch.float32)
+
+    def at(self, precision: Precision) -> "Case":
+        """The same run on another device or in other arithmetic."""
+        other = dataclasses.replace(self, precision=precision)
+        other.__dict__["options"] = self.options  # which for PHP take features in float32 to find
+        return other
 
     @property
     def name(self) -> str:
@@ -148,7 +158,7 @@ class Case:
         for field in TEXT_FIELDS:
             if field in batch:  # the end token has the largest id
                 batch[f"{field}_lengths"] = batch[field].argmax(dim=1) + 1
-        return batch
+        return {name: value.to(self.precision.device) for name, value in batch.items()}
 
     def features(self, kind: str, variant: str = "") -> Tensor:
         """Recorded features of unit length; ``kind``: image or text. RDE's are both embeddings side by side."""
@@ -174,9 +184,9 @@ class Case:
         labels = self.part("batch").get("label_hat")
         if labels is not None:
             pairs = int(self.batch()["index"].max()) + 1
-        model = build_retriever(clip, options.get, self.json["num_classes"], images, pairs)
+        model = build_retriever(clip, options.get, self.json["num_classes"], images, pairs, self.precision)
         if labels is not None:
-            model.division.clean[self.batch()["index"]] = labels.bool()
+            model.division.clean[self.batch()["index"]] = labels.bool().to(self.precision.device)
         load_strict(model, {key: value for key, value in state.items() if is_part(model, key)}, self.folder.name)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -222,7 +232,7 @@ def pooled_features(model: Retriever, batch: dict[str, Tensor]) -> tuple[Tensor,
     model.eval()
     with torch.no_grad():
         texts = model.encode_text(batch["caption_ids"], batch["caption_ids_lengths"])
-        return model.encode_image(batch["images"]).feature, texts.feature
+        return model.encode_image(batch["images"]).feature.cpu(), texts.feature.cpu()
 
 
 def check_losses(case: Case, moment: Moment, step: Step) -> None:
@@ -254,7 +264,7 @@ def check_banks(case: Case, model: Retriever, prefix: str) -> None:
         if is_part(model, name):
             features = "memory_soft" in name  # of any length; the other memories have unit rows
             tolerance = {"atol": 1e-4, "rtol": 1e-4} if features else {"atol": 1e-5, "rtol": 0}
-            torch.testing.assert_close(ours[name], recorded, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(ours[name].cpu(), recorded, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def check_features(case: Case, model: Retriever, variant: str = "") -> None:

@@ -118,6 +118,7 @@ def test_golden_eval_view(folder, tmp_path):
         assert (normalise(resized[None], *CLIPS)[0] - expected).abs().max() < 1e-6, name
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_gives_the_same_and_does_not_wait():
     images = torch.randint(0, 256, (16, 3, H, W), dtype=torch.uint8)

@@ -220,6 +220,7 @@ def test_bad_input(arguments, message):
         retrieval_metrics(**arguments)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_same_on_a_gpu():
     generator = torch.Generator().manual_seed(5)
