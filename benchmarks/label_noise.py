@@ -10,13 +10,10 @@ Writes label_noise.md (the tables) and label_noise.png (R1 over noise; what the 
 """
 
 import argparse
-import shutil
 import statistics
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.methods import common_flags, run, table_row
+from benchmarks.runs import common_flags, result_of, spread
 from processor.run_dir.curves import COLOURS, add_legend, label_axes, new_figure, save_png
 from processor.run_dir.history import read_history
 
@@ -28,37 +25,17 @@ SYSTEMS = {
     "itc": ["--loss_names", "itc"],
 }
 """name to what differs from the common flags"""
-RESULT = "r1.txt"
-"""R1 of a finished run, beside its checkpoints"""
 
 
 def r1_of(name: str, rate: float, seed: int, args: argparse.Namespace) -> float:
     """R1 on the test identities, from an earlier run where there is one."""
-    run_dir = folder(name, rate, seed, args)
-    if not (run_dir / RESULT).exists():
-        started = time.perf_counter()
-        args.seed = seed
-        noise = ["--noisy_rate", rate, "--noisy_seed", seed, *args.more]
-        if (run_dir / "last.pth").exists():
-            run("train.py", "--resume", "--resume_ckpt_file", run_dir)
-        else:
-            shutil.rmtree(run_dir, ignore_errors=True)
-            run("train.py", *common_flags(args), *SYSTEMS[name], *noise, "--run_dir", run_dir)
-        row = table_row(run("test.py", "--config_file", run_dir / "configs.yaml", "--checkpoint", run_dir / "last.pth"))
-        (run_dir / RESULT).write_text(f"{row[0]}\n")
-        minutes = (time.perf_counter() - started) / 60
-        print(f"{name}, {rate:.0%} exchanged, seed {seed}: R1 {row[0]:.1f}, {minutes:.1f} minutes", flush=True)
-    return float((run_dir / RESULT).read_text())
+    noise = ["--noisy_rate", rate, "--noisy_seed", seed, *args.more]
+    return result_of(folder(name, rate, seed, args), [*common_flags(args, seed), *SYSTEMS[name], *noise])["R1"]
 
 
 def folder(name: str, rate: float, seed: int, args: argparse.Namespace) -> Path:
     """Where a run goes."""
     return args.out / f"{name.replace(' ', '_')}-{rate:g}-{seed}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
 
 
 def found(rate: float, args: argparse.Namespace) -> dict[str, list[list[float]]]:

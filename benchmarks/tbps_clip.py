@@ -10,13 +10,11 @@ Writes tbps_clip.md. The times are those of epochs that take turns, the median o
 
 import argparse
 import re
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.label_noise import spread
-from benchmarks.methods import common_flags, run, table_row
+from benchmarks.runs import common_flags, result_of, run, spread
 
 TRICKS = ["--schedule_per", "step", "--decay", "matrices", "--beta", "0.98", "--freeze_patch_embedding"]
 DROPOUT = ["--text_dropout", "0.05"]
@@ -41,31 +39,19 @@ ROWS = {
 }
 """name to what differs from the common flags"""
 TIMED = ("IRRA", "+ R-ITC (the simplified TBPS-CLIP)", "all (TBPS-CLIP)")
-RESULT = "r1.txt"
-"""R1 of a finished run, beside its checkpoints"""
 
 
 def r1_of(name: str, seed: int, args: argparse.Namespace) -> float:
     """R1 on the test identities, from an earlier run where there is one."""
     run_dir = args.out / f"{list(ROWS).index(name):02d}-{seed}"
-    if not (run_dir / RESULT).exists():
-        shutil.rmtree(run_dir, ignore_errors=True)
-        args.seed = seed
-        run("train.py", *common_flags(args), *ROWS[name], "--run_dir", run_dir)
-        row = table_row(run("test.py", "--config_file", run_dir / "configs.yaml", "--checkpoint", run_dir / "last.pth"))
-        (run_dir / RESULT).write_text(f"{row[0]}\n")
-        for checkpoint in run_dir.glob("*.pth"):
-            checkpoint.unlink()
-        print(f"{name}, seed {seed}: R1 {row[0]:.1f}", flush=True)
-    return float((run_dir / RESULT).read_text())
+    return result_of(run_dir, [*common_flags(args, seed), *ROWS[name]])["R1"]
 
 
 def epoch_seconds(name: str, args: argparse.Namespace) -> float:
     """What an epoch of training takes, without validation."""
     with tempfile.TemporaryDirectory() as folder:
-        args.seed = 1
         flags = ["--num_epoch", "1", "--log_period", "1000", "--run_dir", Path(folder) / "run"]
-        printed = run("train.py", *common_flags(args), *ROWS[name], *flags)
+        printed = run("train.py", *common_flags(args, 1), *ROWS[name], *flags)
     steps, rate = re.findall(r"step \d+/(\d+): .* ([\d.]+) steps/s", printed)[-1]
     return int(steps) / float(rate)
 
