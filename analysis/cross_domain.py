@@ -6,20 +6,21 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.evaluated_run import TestOptions, load_split, log_start
+from analysis.evaluated_run import RetrievalOptions, load_split, log_start
 from datasets import DATASETS
 from datasets.mannequins.options import MannequinOptions
 from datasets.options import DataOptions
 from model.checkpoints.restore import restore
 from processor.evaluator import Evaluator
 from processor.metrics import METRICS
+from processor.metrics.table import metric_cells, metric_names
 from utils import UserError
 from utils.device import TestDeviceOptions, pick_precision
 from utils.distributed import main_first, on_main
 from utils.options import Options, opt
 from utils.tables import Table
 
-SINGLE_RUN_FLAGS = ("checkpoint", "i2t", "export_merged", "rerank", "report")
+SINGLE_RUN_FLAGS = ("checkpoint", "i2t", "export_merged", "rerank", "intervals", "report")
 """flags of test.py that say nothing about several runs; so does ``--config_file``"""
 
 log = logging.getLogger("descry")
@@ -107,7 +108,7 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
     Raises:
         UserError: a flag makes sense for a single run only; a run has no weights; no such data set.
     """
-    flags, test = options.get(CrossDomainOptions), options.get(TestOptions)
+    flags, test = options.get(CrossDomainOptions), options.get(RetrievalOptions)
     precision = pick_precision(options.get(TestDeviceOptions))
     for name in [*filter(options.given, SINGLE_RUN_FLAGS), *(["config_file"] if options.config_file else [])]:
         raise UserError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
@@ -124,7 +125,9 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
             log_start(path, target.dataset_name, test.test_split, model)
             with main_first():
                 _, split = load_split(target.flags_of(run), model, test.test_split)
-            evaluation = Evaluator(model, split).evaluate(allow_unmatched=test.allow_unmatched, refuse_equal=True)
+            # the matrix needs the standard columns, whichever the user chose
+            columns = {**METRICS, **test.columns}
+            evaluation = Evaluator(model, split).evaluate(False, test.allow_unmatched, False, True, columns)
             metrics = evaluation.rows["t2i"]
             results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
     log.info(
@@ -148,7 +151,8 @@ def matrix(results: Sequence[CrossDomainResult]) -> Table:
 
 def long_table(results: Sequence[CrossDomainResult]) -> Table:
     """A row per run and data set, with all metrics."""
+    names = metric_names(result.metrics for result in results)
     rows = []
     for run, target, own, metrics in results:
-        rows.append((run, target, "yes" if own else "no", *(f"{metrics[name]:.3f}" for name in METRICS)))
-    return Table(("run", "data set", "own", *METRICS), tuple(rows), text_columns=3)
+        rows.append((run, target, "yes" if own else "no", *metric_cells(metrics, names)))
+    return Table(("run", "data set", "own", *names), tuple(rows), text_columns=3)

@@ -14,6 +14,9 @@ from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import RestoredRun
 from model.retriever import Retriever
 from processor.evaluator import Features
+from processor.metrics import EXTRA_METRICS, KS, chosen_metrics
+from processor.metrics.metric import Metric
+from processor.metrics.ranks import QueryMetrics
 from utils import UserError
 from utils.options import Options, opt
 
@@ -21,17 +24,31 @@ log = logging.getLogger("descry")
 
 
 @dataclass(frozen=True)
-class TestOptions:
-    """What to test, and how."""
+class RetrievalOptions:
+    """Which split is ranked, and what is said about it: the flags of everything that tests."""
 
-    checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
     test_split: str = opt("test", "split to test on", choices=("test", "val", "train"))
     i2t: bool = opt(False, "also rank captions for every image")
-    export_merged: Path | None = opt(None, "also write the towers to this file, with LoRA merged into their weights")
+    ks: tuple[int, ...] = opt(KS, "the k of the columns R@k", least=1)
+    metrics: tuple[str, ...] = opt((), "further columns of the table", choices=tuple(EXTRA_METRICS))
     allow_unmatched: bool = opt(False, "leave out queries without any match in the gallery, and count them")
+
+    @property
+    def columns(self) -> dict[str, Metric]:
+        """The metrics of the table."""
+        return chosen_metrics(self.ks, self.metrics)
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """What to test of a single run, and how."""
+
+    checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
+    export_merged: Path | None = opt(None, "also write the towers to this file, with LoRA merged into their weights")
     rerank: int = opt(
         0, "also rerank the first N images of every query by the matching head (runs with the itm loss)", least=0
     )
+    intervals: bool = opt(False, "also show the 95 % interval of every number, by bootstrap over query identities")
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,8 @@ class EvaluatedRun(NamedTuple):
     features: Features
     rows: Mapping[str, Mapping[str, float]]
     """metrics in percent by row of the table, such as ``t2i``"""
+    queries: Mapping[str, QueryMetrics]
+    """what each row is the mean of"""
 
 
 def log_start(weights: Path, dataset_name: str, split: str, model: Retriever) -> None:

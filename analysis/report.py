@@ -21,9 +21,8 @@ from datasets.contact_sheet import Tile, draw_sheet
 from datasets.records import counts
 from model.build import LossOptions
 from processor.evaluator import sheet_rows
-from processor.metrics import METRICS
-from processor.metrics.ranks import rank_matches
 from processor.metrics.scores import Hit, Retrieved, Scores, retrieve, sum_up_scores
+from processor.metrics.table import metric_cells, metric_names
 from utils.tables import Table
 
 IMAGES = 10
@@ -49,7 +48,7 @@ def write_report(run: EvaluatedRun) -> Path:
     options, run_dir = run.options.get(ReportOptions), run.options.config_file.parent
     weights = run.restored.checkpoint
     folder = options.report_dir or run_dir / f"report_{run.dataset.name}_{run.split.name}"
-    rank_Q, scores = rank_matches(*run.features).first_rank, sum_up_scores(*run.features)
+    rank_Q, scores = run.queries["t2i"].first_rank, sum_up_scores(*run.features)
     lists = _query_lists(options, rank_Q, scores)
     queries = list(dict.fromkeys(query for each in lists for query in each.queries))
     found = dict(zip(queries, retrieve(*run.features, queries, IMAGES), strict=True))
@@ -80,7 +79,7 @@ def _query_lists(options: ReportOptions, rank_Q: Tensor, scores: Scores) -> list
     if options.report_queries:
         return [QueryList("Chosen queries", "Those of --report_queries.", options.report_queries)]
     count = options.report_count
-    matched_Q = (rank_Q > 0).cpu().nonzero().flatten()
+    matched_Q = (rank_Q > 0).nonzero().flatten()
     order = torch.randperm(len(matched_Q), generator=torch.Generator().manual_seed(SAMPLE_SEED))
     sample = matched_Q[order[:count]].sort().values.tolist()
 
@@ -88,7 +87,7 @@ def _query_lists(options: ReportOptions, rank_Q: Tensor, scores: Scores) -> list
         order = badness_Q.argsort(descending=True, stable=True)[:count].tolist()
         return [query for query in order if rank_Q[query] > 1]
 
-    margin_Q = (scores.other_score_Q - scores.match_score_Q).masked_fill(rank_Q <= 1, -torch.inf)
+    margin_Q = (scores.other_score_Q - scores.match_score_Q).cpu().masked_fill(rank_Q <= 1, -torch.inf)
     return [
         QueryList("Sample", "Drawn at random; every run on this split shows the same queries.", sample),
         QueryList("Worst failures", "The queries that rank the right person lowest.", failures(rank_Q)),
@@ -102,9 +101,10 @@ def _query_lists(options: ReportOptions, rank_Q: Tensor, scores: Scores) -> list
 
 
 def _result_section(rows: Mapping[str, Mapping[str, float]]) -> Section:
-    cells = tuple((task, *(f"{metrics[name]:.3f}" for name in METRICS)) for task, metrics in rows.items())
+    names = metric_names(rows.values())
+    cells = tuple((task, *metric_cells(metrics, names)) for task, metrics in rows.items())
     text = f"In percent. t2i: captions are the queries, images the gallery{'; i2t: the reverse' * ('i2t' in rows)}."
-    return Section("Result", text, Table(("task", *METRICS), cells))
+    return Section("Result", text, Table(("task", *names), cells))
 
 
 def _diagrams_section(rank_Q: Tensor, scores: Scores, split: EvaluationSplit) -> Section:

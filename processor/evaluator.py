@@ -15,7 +15,9 @@ from tqdm import tqdm
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.contact_sheet import Row, Tile, draw_sheet
 from model.retriever import Retriever
-from processor.metrics.ranks import retrieval_metrics
+from processor.metrics import METRICS
+from processor.metrics.metric import Metric
+from processor.metrics.ranks import QueryMetrics, rank_matches, require_matches, summarise
 from processor.metrics.scores import Retrieved, retrieve
 from utils import UserError
 from utils.distributed import gather_rows, on_main, world_size
@@ -46,6 +48,8 @@ class Evaluation(NamedTuple):
     rows: dict[str, dict[str, float]]
     """``{"t2i": {R1, R5, R10, mAP, mINP}}`` in percent, and ``i2t`` and ``t2i EMBEDDING`` on request"""
     features: Features
+    queries: dict[str, QueryMetrics]
+    """what each row is the mean of, on the CPU"""
 
 
 class Evaluator:
@@ -60,6 +64,7 @@ class Evaluator:
         allow_unmatched: bool = False,
         each_embedding: bool = False,
         refuse_equal: bool = False,
+        metrics: Mapping[str, Metric] = METRICS,
     ) -> Evaluation:
         """Table rows and features of the split; ranked in the main process.
 
@@ -69,6 +74,7 @@ class Evaluator:
             each_embedding: also rank by each embedding alone, of a model that has several.
             refuse_equal: whether a model that gives all images, or all captions, one feature is an error, because its
                 ranks are those of chance; otherwise, as in training, it is a warning.
+            metrics: the columns of the table.
 
         Raises:
             UserError: a query has no match, or features are not finite, or all equal.
@@ -81,7 +87,8 @@ class Evaluator:
                     raise UserError(f"{problem}; test another checkpoint")
                 log.warning("%s, and the ranks are those of chance", problem)
         embeddings = self.model.embeddings if each_embedding else {}
-        return Evaluation(on_main(lambda: _rank(features, i2t, allow_unmatched, embeddings)), features)
+        rows, queries = on_main(lambda: _rank(features, i2t, allow_unmatched, embeddings, metrics))
+        return Evaluation(rows, features, queries)
 
     def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
         """The first ``k`` images of some queries, the same at every call: uint8 RGB (height, width, 3)."""
@@ -139,16 +146,17 @@ def _in_order(parts: Sequence[Tensor], positions: Tensor, device: torch.device) 
 
 
 def _rank(
-    features: Features, i2t: bool, allow_unmatched: bool, embeddings: Mapping[str, int]
-) -> dict[str, dict[str, float]]:
+    features: Features, i2t: bool, allow_unmatched: bool, embeddings: Mapping[str, int], metrics: Mapping[str, Metric]
+) -> tuple[dict[str, dict[str, float]], dict[str, QueryMetrics]]:
     text_QD, image_GD, query_pids, gallery_pids = features
     parts = {"": (text_QD, image_GD)}
     if embeddings:
         sides = (side.split(tuple(embeddings.values()), dim=1) for side in (text_QD, image_GD))
         parts |= {f" {name}": pair for name, pair in zip(embeddings, zip(*sides, strict=True), strict=True)}
-    rows = {}
-    for name, (text, image) in parts.items():
-        rows[f"t2i{name}"] = retrieval_metrics(text, image, query_pids, gallery_pids, allow_unmatched=allow_unmatched)
-    for name, (text, image) in parts.items() if i2t else ():
-        rows[f"i2t{name}"] = retrieval_metrics(image, text, gallery_pids, query_pids, allow_unmatched=allow_unmatched)
-    return rows
+    retrievals = {f"t2i{name}": (text, image, query_pids, gallery_pids) for name, (text, image) in parts.items()}
+    if i2t:
+        retrievals |= {f"i2t{name}": (image, text, gallery_pids, query_pids) for name, (text, image) in parts.items()}
+    for *_, queries, gallery in retrievals.values():
+        require_matches(queries, gallery, allow_unmatched)
+    ranked = {name: rank_matches(*retrieval, metrics).cpu() for name, retrieval in retrievals.items()}
+    return {name: summarise(each) for name, each in ranked.items()}, ranked

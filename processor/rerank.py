@@ -4,7 +4,7 @@ Shape letters: Q queries (captions), K images per query that are looked at again
 positions, M image tokens, D embedding, P pairs of a caption and one of its K images, B batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from datasets.batches.evaluation_split import EvaluationSplit
 from model.matcher import Matcher
 from model.retriever import Retriever
 from processor.evaluator import Features
+from processor.metrics import METRICS
+from processor.metrics.metric import Metric, ScoreMetric
 from processor.metrics.nearest import rank_gallery
-from processor.metrics.ranks import retrieval_metrics
+from processor.metrics.ranks import QueryMetrics, rank_matches
 from utils import UserError
 from utils.log import hide_bar
 
@@ -31,9 +33,10 @@ def rerank(
     split: EvaluationSplit,
     features: Features,
     k: int,
-    allow_unmatched: bool = False,
-) -> dict[str, float]:
-    """The table's row after the first ``k`` images of every query are put in the order of their matching scores.
+    metrics: Mapping[str, Metric] = METRICS,
+) -> QueryMetrics:
+    """What each query contributes to the table's row after the first ``k`` images of every query are put in the
+    order of their matching scores.
 
     The matching score alone decides among these; equal scores keep the order of the cosine. All other images stay where
     they were, so R@k does not change for k = ``k`` and beyond.
@@ -43,7 +46,7 @@ def rerank(
         split: with captions padded to one length, as the matcher saw them in training.
         features: of the split, from the same model.
         k: images per query, cut to the gallery.
-        allow_unmatched: as in :func:`retrieval_metrics`.
+        metrics: the columns of the table, of which those that need similarities are left out: a matching score is none.
 
     Raises:
         UserError: a score is not finite.
@@ -53,7 +56,8 @@ def rerank(
     if not score_QK.isfinite().all():
         raise UserError(f"--rerank {k}: the matching head gives scores that are not finite; its training diverged")
     order_QK = score_QK.sort(dim=1, descending=True, stable=True).indices
-    return retrieval_metrics(*features, allow_unmatched=allow_unmatched, first_QK=position_QK.gather(1, order_QK))
+    of_ranks = {name: metric for name, metric in metrics.items() if not isinstance(metric, ScoreMetric)}
+    return rank_matches(*features, of_ranks, first_QK=position_QK.gather(1, order_QK)).cpu()
 
 
 @torch.inference_mode()

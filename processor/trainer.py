@@ -233,7 +233,7 @@ class Trainer:
 
     def _validate(self, signals: Signals, place: Place) -> None:
         with signals.breaking_off():
-            rows, features = self.evaluator.evaluate()
+            rows, features, _ = self.evaluator.evaluate()
         log.info("validation after epoch %d, %s\n%s", place.epoch, self.model.precision.name, metrics_table(rows))
         progress, metrics = self.progress, rows["t2i"]
         self.run_dir.log_validation(Entry(*place, val=metrics), lambda: self.evaluator.picture(features))

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from processor.metrics import METRICS, Metric
+from processor.metrics import METRICS
 from processor.metrics.blocks import CHUNK, Similarity, check_features, cosine, full_float32, walk_blocks
+from processor.metrics.metric import MatchScores, Metric, ScoreMetric
 from utils import UserError
 
 TILE_ELEMENTS = (1 << 25, 3 << 18)
@@ -31,6 +32,10 @@ class QueryMetrics(NamedTuple):
     """(Q,) int64, rank of the first match from 1 on; 0 for a query without any match"""
     values: dict[str, Tensor]
     """(Q,) float64 by metric, 0 for a query without any match"""
+
+    def cpu(self) -> "QueryMetrics":
+        """The same in the host's memory."""
+        return QueryMetrics(self.first_rank.cpu(), {name: value.cpu() for name, value in self.values.items()})
 
 
 class Matches(NamedTuple):
@@ -134,6 +139,7 @@ def rank_matches(
     # Queries in the order of their number of matches: tiles then need little padding.
     count_Q, rows_Q = matches.count.sort(stable=True)
     counts = count_Q.tolist()
+    with_scores = any(isinstance(metric, ScoreMetric) for metric in metrics.values())
     room = TILE_ELEMENTS[device.type == "cpu"]
 
     def work(start: int, similarity_BG: Tensor) -> None:
@@ -143,12 +149,12 @@ def rank_matches(
             rows_R = rows_Q[start : start + len(similarity_RG)]
             start += len(similarity_RG)
             if most := counts[start - 1]:
-                rank_RM = _tile_ranks(similarity_RG, rows_R, matches, most)
-                count_R = matches.count[rows_R]
-                result.first_rank[rows_R] = torch.where(count_R > 0, rank_RM[:, 0], 0).long()
+                tile_ranks = _tile_ranks(similarity_RG, rows_R, matches, most, with_scores)
+                rank_RM, count_R, is_matched_R = tile_ranks.rank_RM, tile_ranks.count_R, matches.count[rows_R] > 0
+                result.first_rank[rows_R] = torch.where(is_matched_R, rank_RM[:, 0], 0).long()
                 for name, metric in metrics.items():
-                    value_R = metric(rank_RM, count_R.clamp_min(1).double())
-                    values[name][rows_R] = torch.where(count_R > 0, value_R, 0)
+                    value_R = metric.of(tile_ranks) if isinstance(metric, ScoreMetric) else metric(rank_RM, count_R)
+                    values[name][rows_R] = torch.where(is_matched_R, value_R, 0)
 
     walk_blocks(similarity, rows_Q, len(gallery_features), block, work)
     return result
@@ -181,23 +187,36 @@ def _led_by(first_QK: Tensor, similarity: Similarity) -> Similarity:
     return led
 
 
-def _tile_ranks(similarity_RG: Tensor, rows_R: Tensor, matches: Matches, most: int) -> Tensor:
-    """Ranks (R, M) float64 of the matches of the queries ``rows_R``, ascending, infinite beyond a query's last.
+def _tile_ranks(similarity_RG: Tensor, rows_R: Tensor, matches: Matches, most: int, with_scores: bool) -> MatchScores:
+    """Ranks of the matches of the queries ``rows_R``; without scores, only the first two fields are filled.
 
     No query has more than M = ``most``; ``matches`` are those of all queries.
     """
     place_M = torch.arange(most, device=rows_R.device)
     column_RM = matches.order[(matches.start[rows_R, None] + place_M).clamp_max_(len(matches.order) - 1)]
+    is_beyond_RM = place_M >= matches.count[rows_R, None]
+    # beyond the gallery similarities are -inf, which count as 0
+    scaled_RG = similarity_RG.div(2).add_(0.5).clamp_min_(0) if with_scores else None
     rank = _count_ahead if most < SORT_FROM else _sort_ahead
-    rank_RM = rank(similarity_RG, column_RM).double() + 1
-    return rank_RM.masked_fill_(place_M >= matches.count[rows_R, None], torch.inf).sort(dim=1).values
+    ahead_RM, sum_RM = rank(similarity_RG, column_RM, scaled_RG)
+    rank_RM, order_RM = (ahead_RM.double() + 1).masked_fill_(is_beyond_RM, torch.inf).sort(dim=1)
+    count_R = matches.count[rows_R].clamp_min(1).double()
+    if not with_scores:
+        return MatchScores(rank_RM, count_R, *[torch.empty(0)] * 3)
+    score_RM = scaled_RG.gather(1, column_RM).double().masked_fill_(is_beyond_RM, 0)
+    sum_RM = (sum_RM + score_RM).masked_fill_(is_beyond_RM, 0)
+    in_order = (score_RM.gather(1, order_RM), sum_RM.gather(1, order_RM))
+    return MatchScores(rank_RM, count_R, *in_order, scaled_RG[:, : len(matches.order)])
 
 
-def _count_ahead(similarity_RG: Tensor, column_RM: Tensor) -> Tensor:
+def _count_ahead(similarity_RG: Tensor, column_RM: Tensor, scaled_RG: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """How many gallery entries are ahead of the entries ``column_RM``: better, or as good and earlier.
 
     An entry as good counts in the chunks before the match's own and not in those after it: one threshold per chunk says
     both, as x >= s is x > the float below s. In the match's own chunk the equal entries before it are counted apart.
+
+    Returns:
+        (R, M) int64, and the sums of what these entries have in ``scaled_RG``, (R, M) float64, if it is given.
     """
     similarity_RCW = similarity_RG.unflatten(1, (-1, CHUNK))
     score_RM = similarity_RG.gather(1, column_RM)
@@ -207,18 +226,29 @@ def _count_ahead(similarity_RG: Tensor, column_RM: Tensor) -> Tensor:
     mask_RCW = torch.empty_like(similarity_RCW)  # float, because torch vectorises that comparison, not one into bool
     threshold_MRC = torch.where(chunk_C < chunk_RM.T[..., None], below_RM.T[..., None], score_RM.T[..., None])
     ahead_MRC = torch.empty_like(threshold_MRC)
-    for threshold_RC, ahead_RC in zip(threshold_MRC, ahead_MRC, strict=True):
+    sum_MRC = torch.empty_like(threshold_MRC) if scaled_RG is not None else ahead_MRC
+    for threshold_RC, ahead_RC, sum_RC in zip(threshold_MRC, ahead_MRC, sum_MRC, strict=True):
         torch.gt(similarity_RCW, threshold_RC[..., None], out=mask_RCW)
         torch.sum(mask_RCW, 2, out=ahead_RC)
+        if scaled_RG is not None:
+            torch.sum(mask_RCW.mul_(scaled_RG.view_as(mask_RCW)), 2, out=sum_RC)
     row_R1 = torch.arange(len(column_RM), device=chunk_RM.device)[:, None]
     own_RMW = similarity_RCW[row_R1, chunk_RM] == score_RM[..., None]
     own_RMW &= torch.arange(CHUNK, device=chunk_RM.device) < (column_RM % CHUNK)[..., None]
-    return ahead_MRC.sum(2, dtype=torch.int64).T + own_RMW.sum(2)
+    own_RM = own_RMW.sum(2)
+    ahead_RM = ahead_MRC.sum(2, dtype=torch.int64).T + own_RM
+    if scaled_RG is None:
+        return ahead_RM, None
+    return ahead_RM, sum_MRC.sum(2, dtype=torch.float64).T + own_RM * scaled_RG.gather(1, column_RM)
 
 
-def _sort_ahead(similarity_RG: Tensor, column_RM: Tensor) -> Tensor:
+def _sort_ahead(similarity_RG: Tensor, column_RM: Tensor, scaled_RG: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """`_count_ahead` for very many matches per query."""
     order_RG = similarity_RG.argsort(dim=1, descending=True, stable=True)
     place_RG = torch.empty_like(order_RG)
     place_RG.scatter_(1, order_RG, torch.arange(order_RG.shape[1], device=order_RG.device).expand_as(order_RG))
-    return place_RG.gather(1, column_RM)
+    ahead_RM = place_RG.gather(1, column_RM)
+    if scaled_RG is None:
+        return ahead_RM, None
+    sum_RG = scaled_RG.gather(1, order_RG).cumsum(1, dtype=torch.float64)
+    return ahead_RM, sum_RG.gather(1, ahead_RM) - scaled_RG.gather(1, column_RM)

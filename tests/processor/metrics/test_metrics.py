@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from processor.metrics import METRICS
+from processor.metrics import EXTRA_METRICS, METRICS, chosen_metrics
 from processor.metrics.ranks import retrieval_metrics
 from processor.metrics.recall import recall_at
 from processor.metrics.table import metrics_table
@@ -25,6 +25,24 @@ def test_the_columns_of_the_table_are_the_metrics_in_their_order():
     table = metrics_table({"t2i": dict(zip(METRICS, (1, 2, 3, 4, 5), strict=True))})
     assert table.field_names == ["task", *METRICS]
     assert table.rows == [["t2i", "1.000", "2.000", "3.000", "4.000", "5.000"]]
+
+
+def test_a_row_without_a_metric_has_an_empty_cell():
+    rows = {"t2i": {"R1": 1.0, "mSD": 2.0, "unmatched": 3}, "reranked": {"R1": 4.0}}
+    table = metrics_table(rows)
+    assert table.field_names == ["task", "R1", "mSD"]
+    assert table.rows == [["t2i", "1.000", "2.000"], ["reranked", "4.000", ""]]
+
+
+def test_other_columns_on_request():
+    assert chosen_metrics((1, 5, 10), ()) == METRICS
+    chosen = chosen_metrics((20, 1), ("mSD", "rSum"))
+    assert list(chosen) == ["R20", "R1", "mAP", "mINP", "mSD", "rSum"]
+    assert chosen["R20"](RANKS + 18, COUNTS).tolist() == [1.0, 0.0, 1.0]
+
+
+def test_rsum_adds_up_the_recalls():
+    assert EXTRA_METRICS["rSum"](RANKS, COUNTS).tolist() == [3.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("name", METRICS)
