@@ -3,7 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from datasets import cuhk_pedes, custom, icfg_pedes, mannequins, rstpreid
+from datasets import (
+    cuhk_pedes,
+    custom,
+    icfg_pedes,
+    iiitd_20k,
+    mannequins,
+    prw_tps_cn,
+    rstpreid,
+    ufine3c,
+    ufine6926,
+)
 from datasets.records import Dataset
 from utils.options import GetOptions
 
@@ -11,6 +21,10 @@ DATASETS: dict[str, Callable[[Path, GetOptions], Dataset]] = {
     "CUHK-PEDES": cuhk_pedes.load,
     "ICFG-PEDES": icfg_pedes.load,
     "RSTPReid": rstpreid.load,
+    "UFine6926": ufine6926.load,
+    "UFine3C": ufine3c.load,
+    "IIITD-20K": iiitd_20k.load,
+    "PRW-TPS-CN": prw_tps_cn.load,
     "Mannequins": mannequins.load,
     "Custom": custom.load,
 }

@@ -1,10 +1,10 @@
-"""The annotation file that all data sets share: a JSON list of ``{id, captions, split, file_path | img_path}``.
+"""What nearly all annotation files hold: records ``{id, captions, split, file_path | img_path}``, in a JSON list.
 
-``read`` turns it into records and answers every fault in it with one ``DataError`` that names the file, the first
+``read`` turns them into a data set and answers every fault with one ``DataError`` that names the file, the first
 records concerned, how many there are, and the remedy. Positions of records count from 0. Images are not touched here.
+Forms that hold the same in another way are turned into such records first.
 """
 
-import json
 import logging
 import re
 import reprlib
@@ -13,12 +13,14 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from datasets.records import Dataset, ImageRecord, counts
-from utils import UserError
+from datasets.json_file import load_json
+from datasets.records import DataError, Dataset, ImageRecord, counts
 
 logger = logging.getLogger("descry")
 
 SPLITS = ("train", "val", "test")
+Counts = tuple[int | None, int | None, int | None]
+"""identities, images, captions; None: not known"""
 _SHOWN = 5
 _SURROGATE, _NOT_IN_A_PATH = re.compile(r"[\ud800-\udfff]"), re.compile(r"[\0\ud800-\udfff]")
 _REMEDIES = {
@@ -38,8 +40,23 @@ _REMEDIES = {
 }
 
 
-class DataError(UserError):
-    """A data set that cannot be used as it is; the message says what is wrong where, and what to do."""
+class Content(NamedTuple):
+    """What an annotation file holds."""
+
+    records: Sequence[Any]
+    """expected to be ``{id, captions, split, file_path}``"""
+    label: Callable[[int], str] = "record {}".format
+    """what a message calls the record at a position"""
+
+
+def json_list(path: Path) -> Content:
+    """The records of a JSON list. Raises DataError."""
+    content = load_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of records, found a JSON {type(content).__name__}")
+    if not content:
+        raise DataError(f"{path}: the list of records is empty")
+    return Content(content)
 
 
 class _RecordError(Exception):
@@ -63,9 +80,10 @@ def read(
     *,
     image_keys: Sequence[str] = ("file_path",),
     first_train_id: int | None = 0,
-    published: Mapping[str, tuple[int, int, int]] | None = None,
+    published: Mapping[str, Counts] | None = None,
     leaks_are_errors: bool = True,
     locate: Callable[[str], Path] | None = None,
+    load: Callable[[Path], Content] = json_list,
 ) -> Dataset:
     """Read a data set from its annotation file.
 
@@ -76,16 +94,18 @@ def read(
         image_keys: keys that may hold the image's path; the first that a record has is taken.
         first_train_id: the id that training identities start from in the file; they become 0..n-1, and a gap is an
             error. None: any ids, renumbered 0..n-1 in ascending order.
-        published: (identities, images, captions) by split; a difference is logged as a warning.
+        published: (identities, images, captions) by split, and of all splits together as ``all``; None stands for a
+            number that is not known. A difference is logged as a warning.
         leaks_are_errors: whether an identity or an image in two splits is refused, as in a benchmark; otherwise
             ``Dataset.leaks`` says so.
         locate: from the path in the file to the image's path; default ``folder/imgs/...``.
+        load: reads a file of another form.
 
     Raises:
         DataError: the file is missing, unreadable or faulty.
     """
     path = _find(folder, name, annotation_names)
-    rows = _check_all(path, read_records(path), image_keys, leaks_are_errors)
+    rows = _check_all(path, load(path), image_keys, leaks_are_errors)
     new_id = _train_ids(path, sorted({row.pid for row in rows if row.split == "train"}), first_train_id)
     locate = locate or (folder / "imgs").joinpath
     splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
@@ -93,14 +113,11 @@ def read(
         records = splits[row.split]
         pid = new_id[row.pid] if row.split == "train" else row.pid
         records.append(ImageRecord(pid, len(records), locate(row.image), row.captions, row.back_translations))
-    ids = {split: {row.pid for row in rows if row.split == split} for split in SPLITS}
-    leaks, ambiguous = _shared_identities(ids)
+    leaks, ambiguous = _shared_identities({split: {row.pid for row in rows if row.split == split} for split in SPLITS})
     leaks += _shared_images(splits)
     if leaks and leaks_are_errors:
-        raise DataError(
-            f"{path}: {'; '.join(leaks)}. Results would not be comparable: restore the published file, or read the "
-            "folder with --dataset_name Custom, which only warns"
-        )
+        remedy = "restore the published file, or read the folder with --dataset_name Custom, which only warns"
+        raise DataError(f"{path}: {'; '.join(leaks)}. Results would not be comparable: {remedy}")
     dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path, leaks=(*leaks, *ambiguous))
     if published:
         _compare(dataset, published)
@@ -145,57 +162,24 @@ def _find(folder: Path, name: str, annotation_names: Sequence[str]) -> Path:
     raise DataError(f"{folder}: {found}; --root_dir must point to where {name} is, see docs/data.md")
 
 
-def read_records(path: Path) -> list[Any]:
-    """The content of a json file that holds a list. Raises DataError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise DataError(f"{path}: not JSON ({where}); fetch or write the file again") from None
-    except RecursionError:
-        raise DataError(f"{path}: nested too deeply; expected a flat list of records") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except ValueError as error:  # a whole number of thousands of digits
-        raise DataError(f"{path}: not usable JSON ({error})") from None
-    if not isinstance(content, list):
-        raise DataError(f"{path}: expected a list of records, found a JSON {type(content).__name__}")
-    if not content:
-        raise DataError(f"{path}: the list of records is empty")
-    return content
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A json object, none of whose keys may be there twice: the last one would win without a word."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        key = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"key {key!r} is there twice in {reprlib.repr(pairs)}; keep one of them")
-    return content
-
-
-def _check_all(path: Path, content: list[Any], image_keys: Sequence[str], leaks_are_errors: bool) -> list[_Row]:
+def _check_all(path: Path, content: Content, image_keys: Sequence[str], leaks_are_errors: bool) -> list[_Row]:
     rows: list[_Row] = []
     faults: dict[str, list[str]] = {}
     seen: dict[str, tuple[int, str]] = {}
-    for position, record in enumerate(content):
+    for position, record in enumerate(content.records):
         try:
             row = _check(record, image_keys)
             first, split = seen.setdefault(row.image, (position, row.split))
             if split != row.split and leaks_are_errors:
-                where = f"{row.image!r} is in {row.split}, and in {split} as record {first}"
+                where = f"{row.image!r} is in {row.split}, and in {split} as {content.label(first)}"
                 raise _RecordError("naming an image that an earlier record has in another split", where)
             if first != position and split == row.split:
-                raise _RecordError("naming an image that an earlier record names", f"{row.image!r} as record {first}")
+                where = f"{row.image!r} as {content.label(first)}"
+                raise _RecordError("naming an image that an earlier record names", where)
             rows.append(row)
         except _RecordError as error:
             kind, detail = error.args
-            faults.setdefault(kind, []).append(f"record {position}: {detail}")
+            faults.setdefault(kind, []).append(f"{content.label(position)}: {detail}")
     if faults:
         kind, details = next(iter(faults.items()))
         rest = [f"{len(others)} {other}" for other, others in faults.items() if other != kind]
@@ -273,13 +257,18 @@ def _train_ids(path: Path, ids: Sequence[int], first: int | None) -> dict[int, i
     return {pid: number for number, pid in enumerate(ids)}
 
 
-def _compare(dataset: Dataset, published: Mapping[str, tuple[int, int, int]]) -> None:
+def _compare(dataset: Dataset, published: Mapping[str, Counts]) -> None:
     names = ("identities", "images", "captions")
+    found = {split: counts(dataset.split(split)) for split in SPLITS}
+    found["all"] = tuple(map(sum, zip(*found.values(), strict=True)))
+    expected = {split: published.get(split, (0, 0, 0)) for split in SPLITS}
+    if "all" in published:
+        expected["all"] = published["all"]
     differences = [
-        f"{split} has {has} {what}, published {should}"
-        for split in SPLITS
-        for what, has, should in zip(names, counts(dataset.split(split)), published.get(split, (0, 0, 0)), strict=True)
-        if has != should
+        f"{'the whole' if split == 'all' else split} has {has} {what}, published {should}"
+        for split, numbers in expected.items()
+        for what, has, should in zip(names, found[split], numbers, strict=True)
+        if should is not None and has != should
     ]
     if differences:
         logger.warning(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.annotations import DataError, read_records
+from datasets.annotations import DataError, json_list
 from datasets.captions import AugmentOptions
 from datasets.records import Dataset, ImageRecord
 
@@ -37,7 +37,7 @@ def add_back_translations(dataset: Dataset, options: AugmentOptions) -> Dataset:
 def _read(path: Path) -> Mapping[str, tuple[str, ...]]:
     """Back translations by the image's path, from a list of ``{file_path, captions_bt}``."""
     translations = {}
-    for number, record in enumerate(read_records(path)):
+    for number, record in enumerate(json_list(path).records):
         try:
             texts = record["captions_bt"]
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

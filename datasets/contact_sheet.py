@@ -8,6 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from datasets.images.decode import decode
+from utils import UserError
 
 RIGHT, WRONG = (40, 150, 70), (205, 60, 50)
 """frames of images that match and that do not"""
@@ -83,6 +84,19 @@ def draw_sheet(
             at = (x + left + place % columns * step_x, y + top + place // columns * step_y)
             _draw_tile(sheet, at, tile, each, crop, decode)
     return sheet
+
+
+def save_sheet(sheet: Image.Image, target: Path, flag: str) -> None:
+    """Write a sheet as .jpg or .png, in a folder that is made if need be.
+
+    Raises:
+        UserError: it cannot be written; names the ``flag``.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(target, quality=88)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag} {target}: cannot be written ({error})") from None
 
 
 def _draw_tile(

@@ -6,6 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils import UserError
+
+
+class DataError(UserError):
+    """A data set that cannot be used as it is; the message says what is wrong where, and what to do."""
+
 
 class ImageRecord(NamedTuple):
     """One photo and the sentences that describe it."""

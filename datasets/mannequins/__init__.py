@@ -11,4 +11,9 @@ from utils.options import GetOptions
 
 def load(root: Path, get: GetOptions) -> Dataset:
     """Read ``root/Mannequins``, which is drawn first if it is not there. Raises DataError."""
-    return read(ensure(root, get(MannequinOptions)), "Mannequins", ("reid_raw.json",), first_train_id=0)
+    return read_drawn(ensure(root, get(MannequinOptions)))
+
+
+def read_drawn(folder: Path) -> Dataset:
+    """Read figures that have been drawn, with whatever flags. Raises DataError."""
+    return read(folder, "Mannequins", ("reid_raw.json",), first_train_id=0)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from datasets.contact_sheet import Row, Tile, draw_sheet
+from datasets.contact_sheet import Row, Tile, draw_sheet, save_sheet
 from datasets.mannequins.draw import ensure
 from datasets.mannequins.options import LAYOUTS, NAME, Layout, MannequinOptions
 from utils import UserError
@@ -74,12 +74,7 @@ def write_contact_sheet(folder: Path, layout: Layout, target: Path) -> None:
     ]
     if not rows:
         raise UserError(f"--contact_sheet {target}: no identity has 3 images; draw more images of each")
-    sheet = draw_sheet(rows[:6], (116, 290), across=3, caption_width=0)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(target, quality=88)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--contact_sheet {target}: cannot be written ({error})") from None
+    save_sheet(draw_sheet(rows[:6], (116, 290), across=3, caption_width=0), target, "--contact_sheet")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from datasets import cuhk_pedes, custom, icfg_pedes, rstpreid
+from datasets import cuhk_pedes, custom, icfg_pedes, iiitd_20k, prw_tps_cn, rstpreid, ufine3c, ufine6926
 from datasets.annotations import DataError
 from datasets.records import counts
 
@@ -40,22 +40,33 @@ READERS = {
     "CUHK-PEDES": (cuhk_pedes, "reid_raw.json", "file_path", 1),
     "ICFG-PEDES": (icfg_pedes, "ICFG-PEDES.json", "file_path", 0),
     "RSTPReid": (rstpreid, "data_captions.json", "img_path", 0),
+    "UFine6926": (ufine6926, "UFine6926_Annotations_1024.json", "file_path", 1),
+    "UFine3C": (ufine3c, "any.json", "file_path", 17),
+    "IIITD-20K": (iiitd_20k, "list.json", "file_path", 5),
+    "PRW-TPS-CN": (prw_tps_cn, "prw_cn_caption_crops.json", "file_path", 3),
 }
+OF_SPLITS = {
+    "UFine6926": {"train": (4926, 18577, 37154), "test": (2000, 7629, 15258)},
+    "PRW-TPS-CN": {"train": (500, 6000, 24000), "test": (493, 5776, 23102)},
+}
+"""of the data sets of which only some numbers are published: counts that add up to them"""
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_published_counts_are_silent(name, tmp_path, caplog):
     module, file, key, first_id = READERS[name]
-    content = published_like(module.PUBLISHED, key, first_id)
+    published = OF_SPLITS.get(name, module.PUBLISHED)
+    content = published_like(published, key, first_id)
     write(tmp_path / name, content, file)
     with caplog.at_level(logging.WARNING, "descry"):
         dataset = module.load(tmp_path, defaults)
     assert not caplog.records
-    for split, expected in module.PUBLISHED.items():
+    for split, expected in published.items():
         assert counts(dataset.split(split)) == expected
-    assert sorted({r.pid for r in dataset.train}) == list(range(module.PUBLISHED["train"][0]))
+    assert sorted({r.pid for r in dataset.train}) == list(range(published.get("train", (0,))[0]))
     assert [r.image_id for r in dataset.train] == list(range(len(dataset.train)))
-    assert dataset.train[0].path == tmp_path / name / "imgs" / "train" / "0.jpg"
+    folder = tmp_path / name if name.startswith("UFine") else tmp_path / name / "imgs"
+    assert dataset.test[0].path == folder / "test" / "0.jpg"
     assert dataset.test[0].pid == next(r["id"] for r in content if r["split"] == "test")
 
 
@@ -68,6 +79,37 @@ def test_differences_from_the_published_counts_are_named(tmp_path, caplog):
     assert "test has 999 images, published 1000; test has 1998 captions, published 2000." in message
     assert "train" not in message
     assert "val" not in message
+
+
+@pytest.mark.parametrize("name", OF_SPLITS)
+def test_published_counts_of_the_whole_are_compared_too(name, tmp_path, caplog):
+    module, file, key, first_id = READERS[name]
+    write(tmp_path / name, published_like(OF_SPLITS[name], key, first_id)[:-1], file)
+    with caplog.at_level(logging.WARNING, "descry"):
+        module.load(tmp_path, defaults)
+    (message,) = caplog.messages
+    _, images, captions = module.PUBLISHED["all"]
+    assert f"the whole has {images - 1} images, published {images}; the whole has" in message
+    assert f"published {captions}" in message and "val" not in message and "None" not in message
+
+
+def test_ufine_looks_for_images_beside_the_annotation_and_in_imgs(tmp_path):
+    write(tmp_path / "UFine3C", [record(1, "images/a.jpg", split="test", source="PRCC")], "UFine3C.json")
+    beside, inside = (tmp_path / "UFine3C" / place / "images" / "a.jpg" for place in (".", "imgs"))
+    assert ufine3c.load(tmp_path, defaults).test[0].path == beside
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    assert ufine3c.load(tmp_path, defaults).test[0].path == inside
+
+
+@pytest.mark.parametrize(("module", "folder"), [(cuhk_pedes, "CUHK-PEDES"), (custom, "")])
+def test_the_file_without_splits_is_refused_with_the_reason(module, folder, tmp_path):
+    rows = [{key: value for key, value in record(1).items() if key != "split"}]
+    write(tmp_path / folder, rows, "caption_all.json")
+    with pytest.raises(DataError, match=r"caption_all.json: is not the file of the benchmark, because it has no split"):
+        module.load(tmp_path, defaults)
+    write(tmp_path / folder, [record(1)])
+    assert len(module.load(tmp_path, defaults).train) == 1
 
 
 def test_icfg_takes_both_file_names(tmp_path):

@@ -1,5 +1,7 @@
 """The registry: every data set in it can be named by a flag and loads."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,28 @@ from utils.command import parse
 from utils.options import flags_of
 
 PUBLISHED = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
+LATER = {
+    "UFine6926": "UFine6926_Annotations_1024.json",
+    "UFine3C": "UFine3C.json",
+    "IIITD-20K": "list.json",
+    "PRW-TPS-CN": "prw_cn_caption_crops.json",
+}
+"""data sets that are not drawn, and the name of their annotation"""
 
 
 @pytest.fixture
 def roots(data_root: Path, tmp_path: Path) -> dict[str, Path]:
-    """What ``--root_dir`` is for each data set."""
-    return dict.fromkeys(PUBLISHED, data_root) | {"Mannequins": tmp_path, "Custom": data_root / "CUHK-PEDES"}
+    """What ``--root_dir`` is for each data set; those that are not drawn have the files of CUHK-PEDES."""
+    for name, file in LATER.items():
+        shutil.copytree(data_root / "CUHK-PEDES" / "imgs", tmp_path / name / "imgs")
+        records = json.loads((data_root / "CUHK-PEDES" / "reid_raw.json").read_text())
+        chosen = [record for record in records if record["split"] == "test" or name != "UFine3C"]
+        (tmp_path / name / file).write_text(json.dumps(chosen))
+    roots = dict.fromkeys(PUBLISHED, data_root) | dict.fromkeys(LATER, tmp_path)
+    return roots | {"Mannequins": tmp_path, "Custom": data_root / "CUHK-PEDES"}
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "UFine3C"])
 def test_every_entry_loads(name: str, roots: dict[str, Path]):
     dataset = DATASETS[name](roots[name], lambda group: DRAWING if group is MannequinOptions else group())
     ids = {"train": 10, "val": 0 if name == "ICFG-PEDES" else 3, "test": 5}

@@ -14,6 +14,8 @@ PACKAGES = tuple(package for layer in LAYERS for package in layer)
 SCRIPTS = ("train.py", "test.py", "search.py", "export.py")
 CROSSING = {("model/feature_encoder.py", "datasets")}
 """the one file that imports a package of its own layer: it decodes images for ``load_run`` as evaluation does"""
+COMMANDS = {"datasets/describe.py": {"model"}}
+"""commands in a package, which may import what scripts may: nothing imports them, so no cycle goes through them"""
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 SOURCES = [*MODULES, *map(ROOT.joinpath, SCRIPTS)]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -46,9 +48,18 @@ def test_imports_point_one_way(layer: int, package: str):
     allowed = {package, *(below for packages in LAYERS[:layer] for below in packages)}
     files = [path for path in SOURCES if path.is_relative_to(ROOT / package)]
     wrong = {name_of(path): found for path in files if (found := roots(path) & (OURS - allowed))}
+    for name in COMMANDS.keys() & {name_of(path) for path in files}:
+        assert wrong.pop(name) == COMMANDS[name]
     crossing = {(name, other) for name, found in wrong.items() for other in found}
     assert crossing == {(name, other) for name, other in CROSSING if name.startswith(f"{package}/")}
     assert files
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_imports_a_command(command: str):
+    module = command.removesuffix(".py").replace("/", ".")
+    assert not [name_of(path) for path in SOURCES if module in set(imported(path))]
+    assert 'if __name__ == "__main__":' in (ROOT / command).read_text(encoding="utf-8")
 
 
 def test_scripts_import_neither_each_other_nor_tests():
