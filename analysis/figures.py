@@ -61,3 +61,24 @@ def draw_stacked(rows: Mapping[str, Sequence[float]], parts: Sequence[str]) -> F
     add_legend(axes)
     label_axes(axes, "share (%)", "")
     return figure
+
+
+def draw_pairs(
+    shares: Mapping[str, tuple[float | None, float | None]], names: tuple[str, str], x: str, chance: float | None = None
+) -> Figure:
+    """Two dots per row on a line between them, of which one may be missing; ``chance`` is marked."""
+    figure, (axes,) = new_figure(height=0.9 + 0.26 * max(len(shares), 1))
+    for row, pair in enumerate(shares.values()):
+        known = [value for value in pair if value is not None]
+        axes.plot(known, [row] * len(known), color="#bbbbbb", zorder=1)
+    for number, name in enumerate(names):
+        points = [(pair[number], row) for row, pair in enumerate(shares.values()) if pair[number] is not None]
+        colour = COLOURS[number]
+        axes.scatter([value for value, _ in points], [row for _, row in points], color=colour, label=name, zorder=2)
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.invert_yaxis()
+    if chance is not None:
+        axes.axvline(chance, color="#777777", linestyle=":", zorder=0)
+    add_legend(axes)
+    label_axes(axes, x, "")
+    return figure

@@ -16,6 +16,7 @@ from analysis.evaluated_run import EvaluatedRun, ReportOptions
 from analysis.figures import draw_bars, draw_cmc, draw_histograms
 from analysis.method_sections import SECTIONS
 from analysis.page import Card, Diagram, Section, write_page
+from analysis.probes import probe_sections
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.contact_sheet import Tile, draw_sheet
 from datasets.records import counts
@@ -62,6 +63,7 @@ def write_report(run: EvaluatedRun) -> Path:
         "losses": run.options.get(LossOptions).loss_names,
     }
     sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, run.split)]
+    sections += probe_sections(run)
     sections += [section for make in SECTIONS if (section := make(run)) is not None]
     for title, text, chosen in lists:
         text = text if chosen else "None: every query ranks the right person first."

@@ -27,8 +27,8 @@ class Sums(NamedTuple):
 
     value_IK: Tensor
     """float64, added up over an identity's queries"""
-    count_I: Tensor
-    """float64 numbers of queries"""
+    count_IK: Tensor
+    """float64 numbers of queries; all columns are equal unless each metric is of other queries"""
 
 
 def sum_by_identity(queries: QueryMetrics, pids: Tensor) -> Sums:
@@ -43,23 +43,24 @@ def sum_by_identity(queries: QueryMetrics, pids: Tensor) -> Sums:
         raise UserError(f"{len(pids)} identities with a match in the gallery: a confidence needs at least 2")
     value_QK = torch.stack([value_Q[is_matched_Q] for value_Q in queries.values.values()], dim=1)
     value_IK = torch.zeros(len(pids), value_QK.shape[1], dtype=torch.float64).index_add_(0, inverse_Q, value_QK)
-    return Sums(value_IK, torch.bincount(inverse_Q, minlength=len(pids)).double())
+    return Sums(value_IK, torch.bincount(inverse_Q, minlength=len(pids)).double()[:, None].expand_as(value_IK))
 
 
 def bootstrap(sums: Sums, resamplings: int = RESAMPLINGS, seed: int = 0) -> Tensor:
     """(B, K) metrics in percent of as many identities drawn with replacement; the same at every call.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, with identities as the units.
+    NaN where none of a metric's queries was drawn. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, with
+    identities as the units.
     """
-    of_all_IK = torch.cat([sums.value_IK, sums.count_I[:, None]], dim=1)
-    identities, found = len(sums.count_I), []
+    both_IK = torch.cat([sums.value_IK, sums.count_IK], dim=1)
+    (identities, metrics), found = sums.value_IK.shape, []
     generator = torch.Generator().manual_seed(seed)
     for size in _chunks(resamplings, identities):
         drawn_BI = torch.randint(identities, (size, identities), generator=generator)
         drawn_BI += torch.arange(size)[:, None] * identities
         times_BI = torch.bincount(drawn_BI.flatten(), minlength=size * identities).view(size, identities)
-        total_BK = times_BI.double() @ of_all_IK
-        found.append(100 * total_BK[:, :-1] / total_BK[:, -1:])
+        value_BK, count_BK = (times_BI.double() @ both_IK).split(metrics, dim=1)
+        found.append(100 * value_BK / count_BK)
     return torch.cat(found)
 
 
@@ -74,7 +75,7 @@ def interval_rows(queries: QueryMetrics, pids: Tensor) -> dict[str, dict[str, fl
 
     ``pids`` and errors as in :func:`sum_by_identity`.
     """
-    low_K, high_K = _percentiles(bootstrap(sum_by_identity(queries, pids)))
+    low_K, high_K = intervals(sum_by_identity(queries, pids))
     names = list(queries.values)
     return {
         f"{LEVEL:.0%} {end}".replace("%", " %"): dict(zip(names, bound_K.tolist(), strict=True))
@@ -82,8 +83,11 @@ def interval_rows(queries: QueryMetrics, pids: Tensor) -> dict[str, dict[str, fl
     }
 
 
-def _percentiles(metric_BK: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(metric_BK.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2]).double(), dim=0))
+def intervals(sums: Sums, resamplings: int = RESAMPLINGS, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds (K,) of the 95 % intervals, in percent: percentiles of :func:`bootstrap`."""
+    bounds = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    low_K, high_K = bootstrap(sums, resamplings, seed).nanquantile(bounds, dim=0)
+    return low_K, high_K
 
 
 class Difference(NamedTuple):
@@ -118,7 +122,7 @@ def compare_queries(
     gap = QueryMetrics(one.first_rank, {name: value - other.values[name] for name, value in one.values.items()})
     sums = sum_by_identity(gap, pids)
     generator = torch.Generator().manual_seed(seed)
-    identities, observed_K = len(sums.count_I), sums.value_IK.sum(0)
+    identities, observed_K = len(sums.value_IK), sums.value_IK.sum(0)
     reached_K = torch.zeros_like(observed_K)
     # what is added up in another order must not fall short of what it equals
     least_K = observed_K.abs() * (1 - 1e-9) - 1e-12
@@ -126,7 +130,7 @@ def compare_queries(
         sign_BI = torch.randint(2, (size, identities), generator=generator).double().mul_(2).sub_(1)
         reached_K += ((sign_BI @ sums.value_IK).abs() >= least_K).sum(0)
     p_K = (reached_K + 1) / (resamplings + 1)
-    value_K = 100 * observed_K / sums.count_I.sum()
-    low_K, high_K = _percentiles(bootstrap(sums, resamplings, seed))
+    value_K = 100 * observed_K / sums.count_IK.sum(0)
+    low_K, high_K = intervals(sums, resamplings, seed)
     columns = (each.tolist() for each in (value_K, low_K, high_K, p_K))
     return {name: Difference(*row) for name, row in zip(gap.values, zip(*columns, strict=True), strict=True)}

@@ -8,7 +8,14 @@ import scipy.stats
 import torch
 
 from processor.metrics import confidence
-from processor.metrics.confidence import bootstrap, compare_queries, interval_rows, sum_by_identity
+from processor.metrics.confidence import (
+    Sums,
+    bootstrap,
+    compare_queries,
+    interval_rows,
+    intervals,
+    sum_by_identity,
+)
 from processor.metrics.ranks import QueryMetrics
 from utils import UserError
 
@@ -28,7 +35,7 @@ def drawn(seed: int, identities: int = 40) -> tuple[QueryMetrics, torch.Tensor]:
 
 def test_sums_leave_out_queries_without_a_match():
     found = sum_by_identity(queries_of([1, 0, 1, 0, 1], [1, 2, 0, 5, 1]), torch.tensor([7, 3, 7, 7, 9]))
-    assert found.count_I.tolist() == [1, 2, 1]
+    assert found.count_IK.tolist() == [[1, 1], [2, 2], [1, 1]]
     assert found.value_IK[:, 0].tolist() == [0, 1, 1]
 
 
@@ -60,7 +67,7 @@ def test_intervals_are_those_of_scipy_and_the_same_at_every_call():
     sums = sum_by_identity(queries, pids)
 
     def mean(number: np.ndarray, axis: int) -> np.ndarray:
-        return 100 * sums.value_IK[:, 0].numpy()[number].sum(axis) / sums.count_I.numpy()[number].sum(axis)
+        return 100 * sums.value_IK[:, 0].numpy()[number].sum(axis) / sums.count_IK[:, 0].numpy()[number].sum(axis)
 
     theirs = scipy.stats.bootstrap(
         (np.arange(80),), mean, n_resamples=9999, method="percentile", random_state=0, vectorized=True
@@ -68,6 +75,14 @@ def test_intervals_are_those_of_scipy_and_the_same_at_every_call():
     assert rows["95 % from"]["R1"] == pytest.approx(theirs.low, abs=0.5)
     assert rows["95 % to"]["R1"] == pytest.approx(theirs.high, abs=0.5)
     assert rows["95 % from"]["R1"] < 100 * queries.values["R1"].mean() < rows["95 % to"]["R1"]
+
+
+def test_metrics_of_other_queries_each():
+    """A metric that only some identities have: resamplings without any of these do not count."""
+    value_IK = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 2.0]]).double()
+    count_IK = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 4.0]]).double()
+    low, high = intervals(Sums(value_IK, count_IK))
+    assert low.tolist() == [0, 50] and high.tolist() == [100, 50]
 
 
 def test_one_identity_has_no_interval():
