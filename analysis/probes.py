@@ -218,4 +218,8 @@ def _card(run: EvaluatedRun, trial: Trial) -> Card:
         Tile(paths[trial.wrong], f"look-alike, +{-trial.margin:.3f}", False),
         Tile(paths[trial.right], "right", True),
     )
-    return Card(f"Query {trial.query} · differs in {DETAILS[trial.detail]}", run.split.captions[trial.query], tiles)
+    return Card(
+        f"Look-alike of query {trial.query} · differs in {DETAILS[trial.detail]}",
+        run.split.captions[trial.query],
+        tiles,
+    )

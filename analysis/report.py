@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from analysis.attention import attention_section
 from analysis.evaluated_run import EvaluatedRun, ReportOptions
 from analysis.figures import draw_bars, draw_cmc, draw_histograms
 from analysis.method_sections import SECTIONS
@@ -68,6 +69,8 @@ def write_report(run: EvaluatedRun) -> Path:
     for title, text, chosen in lists:
         text = text if chosen else "None: every query ranks the right person first."
         sections.append(Section(title, text, cards=tuple(cards[query] for query in chosen)))
+    maps = attention_section(run, [found[query] for query in lists[0].queries], folder / "words")
+    sections += [maps] if maps else []
     page = write_page(folder, f"Report: {facts['data set']}", facts, sections)
     for title, _, chosen in lists:
         if chosen:
