@@ -15,6 +15,7 @@ from analysis.testing import UNREAD, evaluate_run
 from datasets.options import data_options
 from model.build import model_options
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
+from processor.test_time_text import TestTimeTextOptions
 from utils.command import parse, run_command
 from utils.device import TestDeviceOptions
 from utils.log import NEXT, setup_logger
@@ -22,6 +23,7 @@ from utils.options import Options
 
 GROUPS = {
     "test": [RetrievalOptions, TestOptions, TestDeviceOptions],
+    "more text at test time": [TestTimeTextOptions],
     "report": [ReportOptions],
     "cross-domain": [CrossDomainOptions],
     **data_options(),

@@ -20,7 +20,16 @@ from utils.distributed import main_first, on_main
 from utils.options import Options, opt
 from utils.tables import Table
 
-SINGLE_RUN_FLAGS = ("checkpoint", "i2t", "export_merged", "rerank", "intervals", "report")
+SINGLE_RUN_FLAGS = (
+    "checkpoint",
+    "i2t",
+    "export_merged",
+    "rerank",
+    "intervals",
+    "report",
+    "paraphrases",
+    "descriptions",
+)
 """flags of test.py that say nothing about several runs; so does ``--config_file``"""
 
 log = logging.getLogger("descry")

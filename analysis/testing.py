@@ -9,15 +9,18 @@ from analysis.evaluated_run import EvaluatedRun, ReportOptions, RetrievalOptions
 from analysis.experts import expert_table
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.options import DataOptions
+from model.backbones.spec import BackboneOptions
 from model.checkpoints.restore import RestoredRun, restore
+from model.feature_encoder import FeatureEncoder
 from model.matcher import restore_matcher
 from processor.evaluator import Evaluator
 from processor.metrics.confidence import interval_rows
-from processor.metrics.ranks import QueryMetrics, summarise
+from processor.metrics.ranks import QueryMetrics, rank_matches, summarise
 from processor.metrics.table import metrics_table
 from processor.rerank import rerank
 from processor.run_dir.checkpoint import export_merged
 from processor.saved_flags import TRAINING_ONLY
+from processor.test_time_text import TestTimeTextOptions, TestTimeTexts
 from utils import UserError
 from utils.device import TestDeviceOptions, pick_precision
 from utils.distributed import main_first, world_size
@@ -26,6 +29,9 @@ from utils.options import Options
 
 UNREAD = {*TRAINING_ONLY, "precision"}
 """keys of a run's configs.yaml that mean nothing for testing"""
+
+ALONE = ("rerank", "report", "paraphrases", "descriptions")
+"""flags of what works in one process"""
 
 log = logging.getLogger("descry")
 
@@ -40,9 +46,7 @@ def evaluate_run(options: Options) -> EvaluatedRun:
     run_dir = _run_dir(options)
     if os.access(run_dir, os.W_OK):
         log_to(run_dir / "test_log.txt")
-    for name, given in (("rerank", test.rerank), ("report", page.report)):
-        if given and world_size() > 1:
-            raise UserError(f"--{name}: works in one process; leave torchrun out")
+    _require_one_process(options)
     precision = pick_precision(options.get(TestDeviceOptions))
     restored = restore(test.checkpoint or run_dir / "best.pth", options.get, precision)
     model, used = restored.model, ()
@@ -54,10 +58,15 @@ def evaluate_run(options: Options) -> EvaluatedRun:
         export_merged(model, test.export_merged)
     with main_first():
         dataset, split = load_split(options, model, retrieval.test_split, padded=bool(test.rerank))
+    texts = TestTimeTexts.read(options.get(TestTimeTextOptions), dataset, split)
     page.require_queries(len(split.query_pids), split.name)
     _, features, queries = Evaluator(model, split).evaluate(
         retrieval.i2t, retrieval.allow_unmatched, each_embedding=True, refuse_equal=True, metrics=retrieval.columns
     )
+    if texts is not None:
+        encoder = FeatureEncoder(model, model.input_format(options.get(BackboneOptions).text_length))
+        mixed = texts.mixed(features, encoder.encode_text)
+        queries |= {f"t2i, {title}": rank_matches(*each, retrieval.columns).cpu() for title, each in mixed}
     rows = table_rows(queries, split, test.intervals)
     log.info("%s %s, %s\n%s", dataset.name, split.name, precision.name, metrics_table(rows))
     if use := model.expert_use():
@@ -87,6 +96,13 @@ def table_rows(
             pids = split.gallery_pids if task.startswith("i2t") else split.query_pids
             rows |= {f"{task}, {bound}": row for bound, row in interval_rows(each, pids).items()}
     return rows
+
+
+def _require_one_process(options: Options) -> None:
+    flags = options.flat()
+    for name in ALONE:
+        if flags[name] and world_size() > 1:
+            raise UserError(f"--{name}: works in one process; leave torchrun out")
 
 
 def _run_dir(options: Options) -> Path:
