@@ -1,21 +1,27 @@
-"""``test.py --cross_domain``: every run on the data sets that the others were trained on, or on named ones."""
+"""``test.py --cross_domain``: runs and starting points on the data sets of the runs, or on named ones."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from analysis.evaluated_run import RetrievalOptions, load_split, log_start
+from analysis.published import published_table
 from datasets import DATASETS
 from datasets.mannequins.options import MannequinOptions
 from datasets.options import DataOptions
+from model.backbones import BACKBONES, load_backbone
+from model.backbones.clip import RANDOM
+from model.backbones.spec import BackboneOptions
+from model.checkpoints.archives import ARCHIVES, read_weights
 from model.checkpoints.restore import restore
+from model.retriever import Retriever
 from processor.evaluator import Evaluator
 from processor.metrics import METRICS
 from processor.metrics.table import metric_cells, metric_names
 from utils import UserError
-from utils.device import TestDeviceOptions, pick_precision
+from utils.device import Precision, TestDeviceOptions, pick_precision
 from utils.distributed import main_first, on_main
 from utils.options import Options, opt
 from utils.tables import Table
@@ -39,7 +45,11 @@ log = logging.getLogger("descry")
 class CrossDomainOptions:
     """Flags of the cross-domain table."""
 
-    cross_domain: tuple[Path, ...] = opt((), "run directories: test each one's best.pth on the data sets of all")
+    cross_domain: tuple[Path, ...] = opt(
+        (),
+        "run directories: test each one's best.pth on the data sets of all; also starting points: a name or file as "
+        "--pretrain_choice takes it, or a checkpoint",
+    )
     targets: tuple[str, ...] = opt((), "data sets to test on instead, as NAME or NAME=ROOT_DIR (default: --root_dir)")
     csv: Path | None = opt(None, "also write every number to this file")
 
@@ -97,6 +107,43 @@ class CrossDomainTarget:
         return " ".join(words)
 
 
+class Entrant(NamedTuple):
+    """A row of the table: a run, or a starting point."""
+
+    path: Path
+    """as the user gave it"""
+    options: Options
+    own: CrossDomainTarget | None
+    """what a run was trained on"""
+    load: Callable[[Precision], Retriever]
+
+
+def _entrant(path: Path, options: Options, ignored: Collection[str]) -> Entrant:
+    """A run where there is a folder; otherwise weights, which take sizes and lengths from the command line."""
+    if (path / "best.pth").is_file():
+        run = options.based_on(path / "configs.yaml", ignored, lenient=True)
+        return Entrant(
+            path, run, CrossDomainTarget.of(run), lambda precision: restore(path / "best.pth", run.get, precision).model
+        )
+    if path.is_dir():
+        raise UserError(f"--cross_domain {path}: there is no best.pth in it")
+    choice = str(path)
+    if not path.is_file() and choice not in (*ARCHIVES, *RANDOM) and ":" not in choice:
+        names = ", ".join((*ARCHIVES, *RANDOM))
+        raise UserError(f"--cross_domain {path}: neither a run directory nor a file nor one of {names}")
+    start = options.replaced(pretrain_choice=choice)
+    return Entrant(path, start, None, lambda precision: _starting_point(path, start, precision))
+
+
+def _starting_point(path: Path, options: Options, precision: Precision) -> Retriever:
+    """A checkpoint, which shows by the names of its weights, or towers alone."""
+    if path.is_file():
+        names = (key.removeprefix("module.") for key in read_weights(path))
+        if any(name.startswith(("base_model.", *(f"{family}." for family in BACKBONES))) for name in names):
+            return restore(path, options.get, precision).model
+    return Retriever(load_backbone(options.get(BackboneOptions)), precision=precision).eval()
+
+
 class CrossDomainResult(NamedTuple):
     """One run on one data set."""
 
@@ -115,35 +162,42 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
         ignored: keys of ``configs.yaml`` that have no effect on a test.
 
     Raises:
-        UserError: a flag makes sense for a single run only; a run has no weights; no such data set.
+        UserError: a flag makes sense for a single run only; a row is neither run nor weights; no such data set.
     """
     flags, test = options.get(CrossDomainOptions), options.get(RetrievalOptions)
     precision = pick_precision(options.get(TestDeviceOptions))
     for name in [*filter(options.given, SINGLE_RUN_FLAGS), *(["config_file"] if options.config_file else [])]:
         raise UserError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
-    for path in flags.cross_domain:
-        if not (path / "best.pth").is_file():
-            raise UserError(f"--cross_domain {path}: there is no best.pth in it")
-    runs = {path: options.based_on(path / "configs.yaml", ignored, lenient=True) for path in flags.cross_domain}
+    entrants = [_entrant(path, options, ignored) for path in flags.cross_domain]
     targets = [CrossDomainTarget.named(text, options) for text in flags.targets]
-    targets = list(dict.fromkeys(targets or map(CrossDomainTarget.of, runs.values())))
+    targets = list(dict.fromkeys(targets or [each.own for each in entrants if each.own is not None]))
+    if not targets:
+        raise UserError("--cross_domain: starting points alone; say on which data sets to test them with --targets")
+    for entrant in entrants:
+        if entrant.own is None:
+            entrant.load(precision)  # what is wrong with such weights should show before hours are spent on others
     results = []
-    for path, run in runs.items():
-        model, own = restore(path / "best.pth", run.get, precision).model, CrossDomainTarget.of(run)
+    for entrant in entrants:
+        model = entrant.load(precision)
         for target in targets:
-            log_start(path, target.dataset_name, test.test_split, model)
+            log_start(entrant.path, target.dataset_name, test.test_split, model)
             with main_first():
-                _, split = load_split(target.flags_of(run), model, test.test_split)
+                _, split = load_split(target.flags_of(entrant.options), model, test.test_split)
             # the matrix needs the standard columns, whichever the user chose
             columns = {**METRICS, **test.columns}
             evaluation = Evaluator(model, split).evaluate(False, test.allow_unmatched, False, True, columns)
             metrics = evaluation.rows["t2i"]
-            results.append(CrossDomainResult(str(path), target.label(targets), target == own, metrics))
+            results.append(CrossDomainResult(str(entrant.path), target.label(targets), target == entrant.own, metrics))
     log.info(
         "R1 / mAP, text to image, %s; * the data set that the run was trained on\n%s",
         precision.name,
         matrix(results).pretty(),
     )
+    trained_on = {each.own.dataset_name for each in entrants if each.own is not None}
+    starts = any(each.own is None for each in entrants)
+    if published := published_table([target.dataset_name for target in targets], trained_on, starts):
+        table, sources = published
+        log.info("R1 / mAP as published\n%s\n%s", table.pretty(), "\n".join(sources))
     if flags.csv is not None:
         on_main(lambda: flags.csv.write_text(long_table(results).csv(), encoding="utf-8"))
         log.info("all metrics: %s", flags.csv)

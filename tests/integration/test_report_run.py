@@ -13,7 +13,7 @@ from PIL import Image
 
 import test as test_script
 import train as train_script
-from tests.helpers.runs import SMALL, python, table
+from tests.helpers.runs import ROOT, SMALL, python, table
 from utils.options import load_train_configs
 
 
@@ -118,6 +118,30 @@ def test_cross_domain_has_the_numbers_of_single_tests(
     lines = [line for line in printed.out.splitlines() if line.startswith(f"| {trained}")]
     r1, _, _, mean_ap, _ = expected[str(trained), "RSTPReid"]
     assert f"{r1:.2f} / {mean_ap:.2f}" in lines[0]
+
+
+def test_starting_points_are_rows_beside_runs(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+):
+    checkpoint = shutil.copy(trained / "best.pth", tmp_path / "pretrained.pth")
+    size = ["--img_size", "64", "32", "--root_dir", str(data_root), "--device", "cpu"]
+    rows = [str(trained), "tiny", str(checkpoint)]
+    test_script.main(["--cross_domain", *rows, "--csv", str(tmp_path / "x.csv"), *size])
+    printed = capsys.readouterr().out
+    with (tmp_path / "x.csv").open(encoding="utf-8") as file:
+        found = {row["run"]: row for row in csv.DictReader(file)}
+    assert list(found) == rows and [row["own"] for row in found.values()] == ["yes", "no", "no"]
+    assert found[str(checkpoint)]["mAP"] == found[str(trained)]["mAP"] != found["tiny"]["mAP"]
+    assert "| CLIP as it is " in printed and "IRRA from CLIP" not in printed, "no column that it was not trained on"
+    test_script.main(["--cross_domain", str(trained), "--targets", "RSTPReid", "--ks", "2", "--metrics", "mSD", *size])
+    printed = capsys.readouterr().out
+    assert "| IRRA from CLIP, on CUHK-PEDES | 52.55 / 39.97" in printed and "[1] " in printed
+    assert "starting points alone; say on which data sets" in fails("test", "--cross_domain", "tiny", *size)
+    message = fails("test", "--cross_domain", "ViT-B-16", *size)
+    assert "--cross_domain ViT-B-16: neither a run directory nor a file nor one of ViT-B/16" in message
+    archive = ROOT / "tests" / "golden" / "irra" / "clip.pt"  # which does not say whose it is
+    assert "the weights fit more than one model" in fails("test", "--cross_domain", trained, archive, *size)
+    assert "testing" not in capsys.readouterr().out, "found before any test"
 
 
 def test_cross_domain_knows_one_data_set_by_all_its_spellings(
