@@ -10,21 +10,17 @@ import logging
 from collections.abc import Sequence
 
 from analysis.cross_domain import CrossDomainOptions, cross_domain
-from analysis.evaluated_run import ReportOptions, RetrievalOptions, TestOptions
-from analysis.testing import UNREAD, evaluate_run
+from analysis.evaluated_run import ReportOptions
+from analysis.testing import TEST_GROUPS, UNREAD, evaluate_run
 from datasets.options import data_options
 from model.build import model_options
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
-from processor.test_time_text import TestTimeTextOptions
 from utils.command import parse, run_command
-from utils.device import TestDeviceOptions
 from utils.log import NEXT, setup_logger
 from utils.options import Options
 
 GROUPS = {
-    "test": [RetrievalOptions, TestOptions, TestDeviceOptions],
-    "more text at test time": [TestTimeTextOptions],
-    "report": [ReportOptions],
+    **TEST_GROUPS,
     "cross-domain": [CrossDomainOptions],
     **data_options(),
     **model_options(),

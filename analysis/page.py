@@ -42,6 +42,8 @@ class Diagram(NamedTuple):
     alt: str
     """what it shows, for those who cannot see it"""
     figure: Figure
+    wide: bool = False
+    """of several panels beside each other, so that it takes the width of the page"""
 
 
 class Section(NamedTuple):
@@ -52,10 +54,14 @@ class Section(NamedTuple):
     table: Table | None = None
     figures: tuple[Diagram, ...] = ()
     cards: tuple[Card, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    """words, and the files that they lead to, relative to the page"""
 
 
-def write_page(folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> Path:
-    """Write ``report.html`` and the PNG files of its diagrams to a folder, made if need be; returns the page.
+def write_page(
+    folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section], name: str = "report.html"
+) -> Path:
+    """Write a page called ``name`` and the PNG files of its diagrams to a folder, made if need be; returns the page.
 
     ``facts`` are names and values that stand below the title.
     """
@@ -78,7 +84,7 @@ def write_page(folder: Path, title: str, facts: Mapping[str, str], sections: Seq
         drawn={diagram.name: _svg(diagram.figure) for diagram in diagrams},
         pictures=_embedded(Counter(tile.path for tile in tiles)),
     )
-    path = folder / "report.html"
+    path = folder / name
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -5,7 +5,6 @@ see how often chance alone gives a difference as large.
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from processor.evaluator import Evaluation, Evaluator
 from processor.metrics.confidence import LEVEL, RESAMPLINGS, Difference, compare_queries
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 from utils import UserError
-from utils.command import parse, run_command
+from utils.command import named_first, parse, run_command
 from utils.device import Precision, TestDeviceOptions, pick_precision
 from utils.log import setup_logger
 from utils.options import Options, opt
@@ -103,9 +102,7 @@ def comparison(one: dict[str, float], other: dict[str, float], differences: dict
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare from flags; see the module's docstring."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    named = ["--runs", *argv] if argv and not argv[0].startswith("-") else argv
-    options = parse(GROUPS, named, __doc__, PUBLISHED_WITHOUT_EFFECT, UNREAD, lenient=True)
+    options = parse(GROUPS, named_first(argv, "--runs"), __doc__, PUBLISHED_WITHOUT_EFFECT, UNREAD, lenient=True)
     setup_logger()
     compare_runs(options)
 

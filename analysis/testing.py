@@ -27,6 +27,12 @@ from utils.distributed import main_first, world_size
 from utils.log import log_to
 from utils.options import Options
 
+TEST_GROUPS = {
+    "test": [RetrievalOptions, TestOptions, TestDeviceOptions],
+    "more text at test time": [TestTimeTextOptions],
+    "report": [ReportOptions],
+}
+"""flags of testing, by section of --help"""
 UNREAD = {*TRAINING_ONLY, "precision"}
 """keys of a run's configs.yaml that mean nothing for testing"""
 

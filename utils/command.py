@@ -122,6 +122,12 @@ def parse(
         parser.error(str(error))
 
 
+def named_first(argv: Sequence[str] | None, flag: str) -> list[str]:
+    """A command line (None: that of the process) whose first words may stand without their ``flag``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return [flag, *words] if words and not words[0].startswith("-") else words
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: ends the program wherever it is, as Ctrl-C does."""
 

@@ -10,7 +10,7 @@ import test as test_script
 import train as train_script
 from datasets.options import DataOptions
 from processor.run_dir.layout import RunOptions
-from utils.device import DeviceOptions
+from utils import device
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_flags_in_capitals_that_forks_saved_twice_are_understood(script: object,
     config = tmp_path / "configs.yaml"
     config.write_text("GPU_ID: 3\nROOT_DIR: /somewhere\nroot_dir: /here\n")
     options = script.read_flags(["--config_file", str(config)])
-    group = DeviceOptions if script is train_script else test_script.TestDeviceOptions
+    group = device.DeviceOptions if script is train_script else device.TestDeviceOptions
     assert options.get(group).gpu_id == 3
     assert options.get(DataOptions).root_dir == Path("/here")
 
