@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from analysis.cross_domain import CrossDomainOptions, cross_domain
 from analysis.evaluated_run import ReportOptions
-from analysis.testing import TEST_GROUPS, UNREAD, evaluate_run
+from analysis.testing import TEST_GROUPS, UNREAD, each_dataset, evaluate_run
 from datasets.options import data_options
 from model.build import model_options
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
@@ -37,12 +37,13 @@ def read_flags(argv: Sequence[str] | None) -> Options:
 
 def test_run(options: Options) -> None:
     """Test the run of ``--config_file``."""
-    run = evaluate_run(options)
-    if options.get(ReportOptions).report:
-        from analysis.report import write_report  # needs Jinja2, which testing alone does not
+    for one in each_dataset(options):
+        run = evaluate_run(one)
+        if options.get(ReportOptions).report:
+            from analysis.report import write_report  # needs Jinja2, which testing alone does not
 
-        log.info("open in a browser: %s", write_report(run), extra=NEXT)
-    else:
+            log.info("open in a browser: %s", write_report(run), extra=NEXT)
+    if not options.get(ReportOptions).report:
         log.info("see what it gets wrong: python test.py --config_file %s --report", options.config_file, extra=NEXT)
 
 

@@ -19,7 +19,7 @@ from model.build import LossOptions, build_retriever, model_options
 from model.checkpoints.finetune import FinetuneOptions, finetune
 from model.division import DivisionOptions, published_fit
 from model.presets import momentum_flag
-from processor.evaluator import Evaluator
+from processor.joint_evaluator import make_evaluator
 from processor.metrics.table import metrics_table
 from processor.progress import Progress
 from processor.run_dir.checkpoint import read_last, set_seed
@@ -79,7 +79,7 @@ def train(folder: Path, options: Options) -> Progress:
     model = build_retriever(backbone, get, *counts(opened.dataset.train), precision)
     form = model.input_format(get(BackboneOptions).text_length)
     loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)
-    evaluator = Evaluator(model, opened.split(data.val_dataset, form, precision.device))
+    evaluator = make_evaluator(model, opened.splits(data.val_dataset, form, precision.device))
     if start.path and checkpoint is None:
         finetune(model, start.path, get(BackboneOptions).text_stretch)
     log.info("losses: %s; %s", get(LossOptions).loss_names, model.parameter_summary())

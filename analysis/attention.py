@@ -17,7 +17,7 @@ from torch import Tensor
 from analysis.evaluated_run import EvaluatedRun
 from analysis.page import Card, Section
 from analysis.word_lists import topics_of
-from datasets.augmentation import normalise
+from datasets.augmentation.pixels import normalise
 from datasets.contact_sheet import Tile
 from datasets.images.decode import decode
 from model.backbones.spec import BackboneOptions

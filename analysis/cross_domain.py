@@ -80,6 +80,11 @@ class CrossDomainTarget:
         return cls(data.dataset_name, data.root_dir, data.root_dir.resolve(), drawing)
 
     @classmethod
+    def each_of(cls, options: Options) -> tuple["CrossDomainTarget", ...]:
+        """The data sets that flags join; usually one."""
+        return tuple(cls.of(options.replaced(dataset_name=name)) for name in options.get(DataOptions).dataset_names)
+
+    @classmethod
     def named(cls, text: str, options: Options) -> "CrossDomainTarget":
         """The data set of ``NAME`` or ``NAME=ROOT_DIR``; the flags say the rest.
 
@@ -93,7 +98,12 @@ class CrossDomainTarget:
 
     def flags_of(self, run: Options) -> Options:
         """A run's flags with this data set in place of its own."""
-        return run.replaced(dataset_name=self.dataset_name, root_dir=self.root_dir, **asdict(self.drawing))
+        return run.replaced(
+            joint_sampling="proportional",
+            dataset_name=self.dataset_name,
+            root_dir=self.root_dir,
+            **asdict(self.drawing),
+        )
 
     def label(self, targets: Sequence["CrossDomainTarget"]) -> str:
         """The name, followed by the flags that tell it from others of the same name."""
@@ -113,8 +123,8 @@ class Entrant(NamedTuple):
     path: Path
     """as the user gave it"""
     options: Options
-    own: CrossDomainTarget | None
-    """what a run was trained on"""
+    own: tuple[CrossDomainTarget, ...]
+    """what a run was trained on; nothing for a starting point"""
     load: Callable[[Precision], Retriever]
 
 
@@ -123,7 +133,10 @@ def _entrant(path: Path, options: Options, ignored: Collection[str]) -> Entrant:
     if (path / "best.pth").is_file():
         run = options.based_on(path / "configs.yaml", ignored, lenient=True)
         return Entrant(
-            path, run, CrossDomainTarget.of(run), lambda precision: restore(path / "best.pth", run.get, precision).model
+            path,
+            run,
+            CrossDomainTarget.each_of(run),
+            lambda precision: restore(path / "best.pth", run.get, precision).model,
         )
     if path.is_dir():
         raise UserError(f"--cross_domain {path}: there is no best.pth in it")
@@ -132,7 +145,7 @@ def _entrant(path: Path, options: Options, ignored: Collection[str]) -> Entrant:
         names = ", ".join((*ARCHIVES, *RANDOM))
         raise UserError(f"--cross_domain {path}: neither a run directory nor a file nor one of {names}")
     start = options.replaced(pretrain_choice=choice)
-    return Entrant(path, start, None, lambda precision: _starting_point(path, start, precision))
+    return Entrant(path, start, (), lambda precision: _starting_point(path, start, precision))
 
 
 def _starting_point(path: Path, options: Options, precision: Precision) -> Retriever:
@@ -170,11 +183,11 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
         raise UserError(f"--{name}: cannot be combined with --cross_domain, which tests best.pth of every run")
     entrants = [_entrant(path, options, ignored) for path in flags.cross_domain]
     targets = [CrossDomainTarget.named(text, options) for text in flags.targets]
-    targets = list(dict.fromkeys(targets or [each.own for each in entrants if each.own is not None]))
+    targets = list(dict.fromkeys(targets or [own for each in entrants for own in each.own]))
     if not targets:
         raise UserError("--cross_domain: starting points alone; say on which data sets to test them with --targets")
     for entrant in entrants:
-        if entrant.own is None:
+        if not entrant.own:
             entrant.load(precision)  # what is wrong with such weights should show before hours are spent on others
     results = []
     for entrant in entrants:
@@ -187,14 +200,14 @@ def cross_domain(options: Options, ignored: Collection[str]) -> None:
             columns = {**METRICS, **test.columns}
             evaluation = Evaluator(model, split).evaluate(False, test.allow_unmatched, False, True, columns)
             metrics = evaluation.rows["t2i"]
-            results.append(CrossDomainResult(str(entrant.path), target.label(targets), target == entrant.own, metrics))
+            results.append(CrossDomainResult(str(entrant.path), target.label(targets), target in entrant.own, metrics))
     log.info(
         "R1 / mAP, text to image, %s; * the data set that the run was trained on\n%s",
         precision.name,
         matrix(results).pretty(),
     )
-    trained_on = {each.own.dataset_name for each in entrants if each.own is not None}
-    starts = any(each.own is None for each in entrants)
+    trained_on = {own.dataset_name for each in entrants for own in each.own}
+    starts = any(not each.own for each in entrants)
     if published := published_table([target.dataset_name for target in targets], trained_on, starts):
         table, sources = published
         log.info("R1 / mAP as published\n%s\n%s", table.pretty(), "\n".join(sources))

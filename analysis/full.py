@@ -89,10 +89,11 @@ def full(options: Options) -> Path:
     outcomes, left_out = [], []
     for number, target in enumerate(_targets(run)):
         name = target.dataset_name
+        is_own = number < len(run.get(DataOptions).dataset_names)
         try:
-            outcomes.append(_outcome(target.flags_of(run), folder / name, own=not number))
+            outcomes.append(_outcome(target.flags_of(run), folder / name, is_own))
         except UserError as error:
-            if not number:
+            if is_own:
                 raise
             left_out.append(f"{name}: {error}")
             log.warning("%s is left out: %s", name, error)
@@ -104,17 +105,17 @@ def full(options: Options) -> Path:
 
 def _targets(run: Options) -> list[CrossDomainTarget]:
     """The run's own data set, and the others beside it that can be recognised."""
-    own = CrossDomainTarget.of(run)
-    targets = [own]
-    if own.dataset_name == "Custom" or not own.root_dir.is_dir():
+    targets = list(CrossDomainTarget.each_of(run))
+    known, root = {own.dataset_name for own in targets}, targets[0].root_dir
+    if "Custom" in known or not root.is_dir():
         return targets
-    for found in recognise(own.root_dir):
+    for found in recognise(root):
         flags = {"dataset_name": found.name, "root_dir": found.root}
         drawn = found.root / found.name / "mannequins.json"
         if found.name == "Mannequins" and drawn.is_file():
             saved = load_json(drawn)
             flags |= {name: saved[name] for name in flag_names(MannequinOptions) if name in saved}
-        if found.name != own.dataset_name:
+        if found.name not in known:
             targets.append(CrossDomainTarget.of(run.replaced(**flags)))
     return targets
 

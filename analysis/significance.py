@@ -63,6 +63,8 @@ def compare_runs(options: Options) -> None:
     ignored = {*PUBLISHED_WITHOUT_EFFECT, *UNREAD}
     runs = [options.based_on(path / "configs.yaml", ignored, lenient=True) for path in paths]
     targets = [CrossDomainTarget.of(run) for run in runs]
+    if "+" in targets[0].dataset_name:
+        raise UserError(f"--dataset_name {targets[0].dataset_name}: say on which one of these to compare")
     if targets[0] != targets[1]:
         names = " and ".join(f"{target.label(targets)} in {target.root_dir}" for target in targets)
         raise UserError(

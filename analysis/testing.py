@@ -87,6 +87,15 @@ def evaluate_run(options: Options) -> EvaluatedRun:
     return EvaluatedRun(options, restored, dataset, split, features, rows, queries)
 
 
+def each_dataset(options: Options) -> list[Options]:
+    """The flags for each of the data sets that ``--dataset_name`` joins; usually for the only one."""
+    names = options.get(DataOptions).dataset_names
+    if len(names) == 1:
+        return [options]
+    folder = options.get(ReportOptions).report_dir
+    return [options.replaced(dataset_name=name, report_dir=folder and folder / name) for name in names]
+
+
 def table_rows(
     queries: Mapping[str, QueryMetrics], split: EvaluationSplit, intervals: bool
 ) -> dict[str, dict[str, float]]:

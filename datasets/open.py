@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from prettytable import PrettyTable
 
-from datasets import DATASETS
-from datasets.annotations import SPLITS
 from datasets.back_translation import add_back_translations
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.batches.train_loader import TrainLoader
@@ -16,10 +14,10 @@ from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions, caption_oddities
 from datasets.images.source import ImageOptions, Images
 from datasets.images.verify import prepare_images
+from datasets.joint import read_datasets
 from datasets.label_noise import NoiseOptions, exchange_captions
 from datasets.options import DataOptions
 from datasets.records import Dataset, counts
-from utils import UserError
 from utils.inputs import InputFormat
 from utils.options import GetOptions
 
@@ -43,9 +41,16 @@ class OpenedDataset:
         return TrainLoader(pairs, self.options, device, self.dataset.caption_index)
 
     def split(self, name: str, form: InputFormat, device: torch.device) -> EvaluationSplit:
-        """A split to evaluate on; see :class:`EvaluationSplit` for the arguments."""
-        images = self.images.with_filter(form.resize_filter)
-        return EvaluationSplit(name, self.dataset.split(name), images, form, self.options, device)
+        """A split to evaluate on, of a single data set; see :class:`EvaluationSplit` for the arguments."""
+        (split,) = self.splits(name, form, device).values()
+        return split
+
+    def splits(self, name: str, form: InputFormat, device: torch.device) -> dict[str, EvaluationSplit]:
+        """A split to evaluate on of each of the data sets, by their names."""
+        images, parts = self.images.with_filter(form.resize_filter), self.dataset.by_part(name)
+        return {
+            part: EvaluationSplit(name, records, images, form, self.options, device) for part, records in parts.items()
+        }
 
 
 def open_dataset(
@@ -64,11 +69,7 @@ def open_dataset(
         UserError: the data set cannot be used, or lacks a split.
     """
     options = get(DataOptions)
-    dataset = DATASETS[options.dataset_name](options.root_dir, get)
-    for split, flag in splits.items():
-        if not dataset.split(split):
-            have = " and ".join(name for name in SPLITS if dataset.split(name))
-            raise UserError(f"{flag} {split}: {dataset.name} has no such split, only {have}")
+    dataset = read_datasets(options.dataset_names, options.root_dir, get, splits)
     options.check_workers()
     workers = max(options.workers, 1)
     dataset, images = prepare_images(
@@ -89,6 +90,8 @@ def open_dataset(
         log.warning("%s: %s; they are used as they are", dataset.name, "; ".join(oddities))
     table = PrettyTable(["split", "identities", "images", "captions"], align="r")
     for split in splits:
-        table.add_row([split, *(f"{number:,}" for number in counts(dataset.split(split)))])
+        for name, records in dataset.by_part(split).items():
+            label = f"{split}, {name}" if dataset.parts else split
+            table.add_row([label, *(f"{number:,}" for number in counts(records))])
     log.info("%s\n%s", dataset.name, table)
     return OpenedDataset(dataset, images, options, get(AugmentOptions))

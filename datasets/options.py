@@ -34,7 +34,12 @@ MOST_SEED = 2**63 - 1
 class DataOptions:
     """Which data, and how it is batched."""
 
-    dataset_name: str = opt("CUHK-PEDES", "data set; Mannequins is drawn on first use", choices=tuple(DATASETS))
+    dataset_name: str = opt(
+        "CUHK-PEDES",
+        "data set, or several joined by + to train one model for all; Mannequins is drawn on first use",
+        choices=tuple(DATASETS),
+        joined="+",
+    )
     root_dir: Path = opt(Path("./data"), "folder that holds the data sets (for Custom: the data set itself)")
     val_dataset: str = opt("test", "split that chooses best.pth", choices=("test", "val"))
     batch_size: int = opt(128, "pairs in a training batch, over all processes", least=1)
@@ -44,8 +49,28 @@ class DataOptions:
     )
     many_workers: bool = opt(False, "start as many processes as --num_workers says, even more than 4 per core")
     sampler: str = opt("random", "order of training pairs", choices=("random", "identity"))
+    joint_sampling: str = opt(
+        "proportional",
+        "joined data sets: every pair once in an epoch, or as many pairs of each set",
+        choices=("proportional", "equal"),
+    )
     num_instance: int = opt(4, "pairs per identity in a batch of the identity sampler", least=1)
     seed: int = opt(1, "seed of every random choice", least=0, most=MOST_SEED)
+
+    def __post_init__(self) -> None:
+        names = self.dataset_names
+        if len(set(names)) < len(names):
+            raise UserError(f"--dataset_name {self.dataset_name}: a data set is there twice")
+        if len(names) > 1 and "Custom" in names:
+            raise UserError(
+                f"--dataset_name {self.dataset_name}: Custom cannot be joined with others, because --root_dir is its "
+                "own folder"
+            )
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The data sets that are joined; usually one."""
+        return tuple(self.dataset_name.split("+"))
 
     @property
     def workers(self) -> int:

@@ -24,6 +24,8 @@ class ImageRecord(NamedTuple):
     captions: tuple[str, ...]
     back_translations: tuple[str, ...] = ()
     """of each caption, "" where there is none; or nothing at all"""
+    part: int = 0
+    """which of the joined data sets it belongs to, see :attr:`Dataset.parts`"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,23 @@ class Dataset:
     """(N,) int64, with label noise: the training pair whose caption each training pair has, in file order"""
     leaks: tuple[str, ...] = ()
     """identities and image files that two splits share, in words; a benchmark's reader refuses them"""
+    parts: tuple[str, ...] = ()
+    """names of the data sets that were joined to this one; empty for a single one"""
 
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The records of ``train``, ``val`` or ``test``."""
         if name not in ("train", "val", "test"):
             raise ValueError(f"split {name!r}: choose train, val or test")
         return getattr(self, name)
+
+    def by_part(self, split: str) -> dict[str, tuple[ImageRecord, ...]]:
+        """The records of a split by the name of the data set that they belong to."""
+        records = self.split(split)
+        if not self.parts:
+            return {self.name: records}
+        return {
+            name: tuple(record for record in records if record.part == part) for part, name in enumerate(self.parts)
+        }
 
     @property
     def num_train_ids(self) -> int:

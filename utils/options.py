@@ -34,15 +34,18 @@ def opt(
     choices: tuple[str, ...] = (),
     aliases: tuple[str, ...] = (),
     *,
+    joined: str = "",
     least: float = -math.inf,
     above: float = -math.inf,
     most: float = math.inf,
 ) -> Any:
     """A dataclass field that is also a flag: ``lr: float = opt(1e-5, "learning rate", above=0)``.
 
-    A number outside ``least`` <= value <= ``most``, or not greater than ``above``, is refused when flags are read.
+    With ``joined``, a text may be several of the ``choices`` with that between them. A number outside ``least`` <=
+    value <= ``most``, or not greater than ``above``, is refused when flags are read.
     """
-    about = {"help": help, "choices": choices, "aliases": aliases, "least": least, "above": above, "most": most}
+    about = {"help": help, "choices": choices, "aliases": aliases, "joined": joined}
+    about |= {"least": least, "above": above, "most": most}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -59,6 +62,7 @@ class Flag:
     optional: bool
     choices: tuple[str, ...]
     aliases: tuple[str, ...]
+    joined: str
     least: float
     above: float
     most: float
@@ -84,8 +88,10 @@ class Flag:
             converted = _CONVERT[self.kind](value)
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"--{self.name} {_short(value)}: expected {_NAMES[self.kind]}") from None
-        if self.choices and converted not in self.choices:
-            raise UserError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}")
+        parts = converted.split(self.joined) if self.joined else [converted]
+        if self.choices and not set(parts) <= set(self.choices):
+            several = f", or several joined by {self.joined}" if self.joined else ""
+            raise UserError(f"--{self.name} {_short(value)}: choose one of {', '.join(self.choices)}{several}")
         if self.kind in (int, float) and not (self.above < converted and self.least <= converted <= self.most):
             limits = {"at least": self.least, "a number above": self.above, "at most": self.most}
             expected = " and ".join(f"{words} {limit}" for words, limit in limits.items() if math.isfinite(limit))

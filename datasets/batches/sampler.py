@@ -96,6 +96,31 @@ class RandomSampler(_BatchSampler):
         return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
 
 
+class EqualSampler(_BatchSampler):
+    """As many samples of each of several sets, in random order; an epoch has about as many as there are.
+
+    A set with fewer takes its samples several times, all equally often but for one; of a larger set, each epoch takes
+    other samples. The last batch is smaller where the numbers do not divide.
+    """
+
+    def __init__(self, sets: Sequence[int], batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> None:
+        """``sets``: which set each sample belongs to."""
+        super().__init__(batch_size, seed, rank, world_size)
+        sets = np.asarray(sets)
+        self._samples = [np.flatnonzero(sets == number) for number in np.unique(sets)]
+        self._size = max(1, len(sets) // len(self._samples))
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """See the base class."""
+        rng = self._rng(epoch)
+        chosen = []
+        for samples in self._samples:
+            rounds = [rng.permutation(samples) for _ in range(math.ceil(self._size / len(samples)))]
+            chosen.append(np.concatenate(rounds)[: self._size])
+        order = rng.permutation(np.concatenate(chosen))
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+
 class IdentitySampler(_BatchSampler):
     """Batches of P identities with K samples each, P = ``batch_size`` / K.
 

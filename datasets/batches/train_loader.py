@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.sampler import IdentitySampler, RandomSampler
+from datasets.batches.sampler import EqualSampler, IdentitySampler, RandomSampler
 from datasets.batches.train_pairs import TO_READ, TrainPairs
 from datasets.images.prefetch import prefetched
 from datasets.options import DataOptions
 from datasets.parallel import BatchLoader
+from utils import UserError
 from utils.distributed import rank, world_size
 
 
@@ -36,7 +37,7 @@ class _Batches:
     def __init__(
         self,
         pairs: TrainPairs,
-        sampler: RandomSampler | IdentitySampler,
+        sampler: RandomSampler | IdentitySampler | EqualSampler,
         workers: int,
         device: torch.device,
         keep_workers: bool = False,
@@ -149,9 +150,15 @@ class TrainLoader:
         return EvaluationSplit("train", pairs.records, pairs.images, pairs.form, self._options, self._device)
 
 
-def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler:
+def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler | EqualSampler:
+    share = {"rank": rank(), "world_size": world_size()}
+    if options.joint_sampling == "equal":
+        if len(options.dataset_names) == 1 or options.sampler == "identity":
+            needs = "several data sets in --dataset_name" if options.sampler == "random" else "--sampler random"
+            raise UserError(f"--joint_sampling equal: needs {needs}")
+        sets = [pairs.records[record].part for record in pairs.record_N]
+        return EqualSampler(sets, options.batch_size, options.seed, **share)
     if options.sampler == "identity":
-        share = {"rank": rank(), "world_size": world_size()}
         return IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed, **share)
     return _random_sampler(len(pairs), options)
 

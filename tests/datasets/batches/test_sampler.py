@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.batches.sampler import IdentitySampler, RandomSampler
+from datasets.batches.sampler import EqualSampler, IdentitySampler, RandomSampler
 
 PIDS = np.repeat(np.arange(30), np.arange(30) % 9 + 1)
 
@@ -16,11 +16,18 @@ def random(**more):
     return RandomSampler(103, 16, 7, **more)
 
 
+SETS = np.repeat([0, 1, 2], [80, 15, 8])
+
+
+def equal(**more):
+    return EqualSampler(SETS, 16, 7, **more)
+
+
 def flat(batches):
     return np.concatenate(batches).tolist()
 
 
-@pytest.mark.parametrize("make", [random, identity])
+@pytest.mark.parametrize("make", [random, identity, equal])
 def test_order_is_a_function_of_seed_and_epoch(make):
     assert flat(make().order(3)) == flat(make().order(3))
     assert flat(make().order(3)) != flat(make().order(4))
@@ -31,6 +38,19 @@ def test_seed_changes_the_order():
     assert flat(IdentitySampler(PIDS, 16, 4, 0).order(1)) != flat(IdentitySampler(PIDS, 16, 4, 1).order(1))
 
 
+def test_equal_takes_as_many_samples_of_every_set():
+    seen = set()
+    for epoch in range(1, 21):
+        samples = np.array(flat(equal().order(epoch)))
+        assert np.bincount(SETS[samples]).tolist() == [34, 34, 34], "103 samples in three sets"
+        times = np.bincount(samples, minlength=len(SETS))
+        for number in range(3):
+            assert np.ptp(times[number == SETS]) <= 1, "all of a set equally often, but for one"
+        seen |= set(samples[SETS[samples] == 0].tolist())
+    assert len(seen) == 80, "each epoch takes other samples of the larger set"
+    assert [len(batch) for batch in equal().order(1)] == [16] * 6 + [6]
+
+
 def test_random_takes_every_sample_once():
     batches = random().order(1)
     assert sorted(flat(batches)) == list(range(103))
@@ -39,7 +59,7 @@ def test_random_takes_every_sample_once():
     assert [len(batch) for batch in RandomSampler(1, 16, 0).order(1)] == [1]
 
 
-@pytest.mark.parametrize("make", [random, identity])
+@pytest.mark.parametrize("make", [random, identity, equal])
 def test_starting_in_the_middle(make):
     sampler = make()
     sampler.set_epoch(2)
@@ -54,7 +74,7 @@ def test_starting_in_the_middle(make):
     assert list(sampler) != whole
 
 
-@pytest.mark.parametrize("make", [random, identity])
+@pytest.mark.parametrize("make", [random, identity, equal])
 @pytest.mark.parametrize("world_size", [2, 4, 16])
 def test_processes_share_each_batch(make, world_size):
     parts = [list(make(rank=rank, world_size=world_size)) for rank in range(world_size)]

@@ -1,0 +1,44 @@
+"""One model, several data sets: each evaluated by itself."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from datasets.batches.evaluation_split import EvaluationSplit
+from model.retriever import Retriever
+from processor.evaluator import Evaluation, Evaluator, Features
+from processor.metrics.ranks import QueryMetrics
+
+
+class JointEvaluator(Evaluator):
+    """Evaluates every set; the row ``t2i`` holds the means over the sets, by which the best epoch is chosen."""
+
+    def __init__(self, model: Retriever, splits: Mapping[str, EvaluationSplit]) -> None:
+        """``splits`` by the name of their data set."""
+        super().__init__(model, next(iter(splits.values())))
+        self.evaluators = {name: Evaluator(model, split) for name, split in splits.items()}
+
+    def evaluate(self, **options: bool) -> Evaluation:
+        """Rows of means over the sets, then those of each set; features of the first. Arguments: :class:`Evaluator`."""
+        by_set = {name: each.evaluate(**options) for name, each in self.evaluators.items()}
+        rows: dict[str, dict[str, float]] = {}
+        queries: dict[str, QueryMetrics] = {}
+        first = next(iter(by_set.values()))
+        for task, row in first.rows.items():
+            rows[task] = {
+                metric: float(np.mean([each.rows[task][metric] for each in by_set.values()]))
+                for metric in row
+                if metric != "unmatched"
+            }
+            rows |= {f"{task} {name}": each.rows[task] for name, each in by_set.items()}
+            queries |= {f"{task} {name}": each.queries[task] for name, each in by_set.items()}
+        return Evaluation(rows, first.features, queries)
+
+    def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
+        """Retrievals of the first set."""
+        return super().picture(features, queries, k)
+
+
+def make_evaluator(model: Retriever, splits: Mapping[str, EvaluationSplit]) -> Evaluator:
+    """The evaluator of one data set, or of several."""
+    return Evaluator(model, next(iter(splits.values()))) if len(splits) == 1 else JointEvaluator(model, splits)
