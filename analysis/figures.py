@@ -84,13 +84,15 @@ def draw_pairs(
     return figure
 
 
-def draw_intervals(values: Mapping[str, tuple[float, float, float]], x: str) -> Figure:
-    """A dot per name with its interval; values: (value, lower bound, upper bound)."""
+def draw_intervals(values: Mapping[str, tuple[float, float, float]], x: str, chance: float | None = None) -> Figure:
+    """A dot per name with its interval; values: (value, lower bound, upper bound). ``chance`` is marked."""
     figure, (axes,) = new_figure(height=0.7 + 0.3 * len(values))
     for row, (value, low, high) in enumerate(values.values()):
         axes.plot([low, high], [row, row], color=COLOURS[0], linewidth=2)
         axes.plot(value, row, "o", color=COLOURS[0], markersize=5)
         axes.annotate(f"{value:.1f}", (value, row), (0, 5), textcoords="offset points", ha="center")
+    if chance is not None:
+        axes.axvline(chance, color="#777777", linestyle=":", zorder=0)
     axes.set_yticks(range(len(values)), list(values))
     axes.set_ylim(len(values) - 0.5, -0.7)
     label_axes(axes, x, "")

@@ -24,7 +24,7 @@ from analysis.word_lists import WORDS, topics_of
 from datasets.contact_sheet import Tile
 from datasets.mannequins.people import Person
 from datasets.mannequins.truth import DETAILS, changed_detail, has_detail, names_detail, read_truth
-from processor.metrics.confidence import Sums, intervals
+from processor.metrics.confidence import intervals, sum_by_group
 from utils.tables import Table
 
 LEAST = 10
@@ -76,28 +76,27 @@ def _compared(cases: Sequence[_Case], titles: tuple[str, str, str], names: tuple
     ``titles``: of the first column, of both shares, and of the diagram's axis; ``names``: of the two groups.
     """
     columns = {key: number for number, key in enumerate(dict.fromkeys((case.row, case.column) for case in cases))}
-    pids, pid_N = torch.tensor([case.pid for case in cases]).unique(return_inverse=True)
-    at_N = (pid_N, torch.tensor([columns[case.row, case.column] for case in cases]))
-    empty_IK = torch.zeros(len(pids), len(columns), dtype=torch.float64)
-    right_N = torch.tensor([case.right for case in cases]).double()
-    value_IK = empty_IK.index_put(at_N, right_N, accumulate=True)
-    count_IK = empty_IK.index_put(at_N, torch.ones_like(right_N), accumulate=True)
-    share_K, count_K = (100 * value_IK.sum(0) / count_IK.sum(0)).tolist(), count_IK.sum(0).int().tolist()
-    low_K, high_K = (bound.tolist() for bound in intervals(Sums(value_IK, count_IK)))
+    sums = sum_by_group(
+        [case.right for case in cases],
+        [case.pid for case in cases],
+        [columns[case.row, case.column] for case in cases],
+    )
+    share_K, count_K = 100 * sums.value_IK.sum(0) / sums.count_IK.sum(0), sums.count_IK.sum(0).int().tolist()
+    low_K, high_K = intervals(sums)
     rows, shares = [], {}
     for name in dict.fromkeys(case.row for case in cases):
         cells, pair = [name], []
         for number in range(2):
             column = columns.get((name, number))
             count = 0 if column is None else count_K[column]
-            pair.append(share_K[column] if count >= LEAST else None)
+            pair.append(share_K[column].item() if count >= LEAST else None)
             text = f"{share_K[column]:.1f} ({low_K[column]:.0f} to {high_K[column]:.0f})" if count else ""
             cells += [f"{count:,}", text]
         rows.append(tuple(cells))
         if any(share is not None for share in pair):
             shares[name] = tuple(pair)
     first, share, axis = titles
-    heads = (first, *(head for name in names for head in ("captions", f"{share}, {name}")))
+    heads = (first, *(head for name in names for head in (f"captions, {name}", f"{share}, {name}")))
     return Table(heads, tuple(rows)), draw_pairs(shares, names, axis, 50 if share == TOLD_APART else None)
 
 

@@ -18,6 +18,7 @@ from analysis.figures import draw_bars, draw_cmc, draw_histograms
 from analysis.method_sections import SECTIONS
 from analysis.page import Card, Diagram, Section, write_page
 from analysis.probes import probe_sections
+from analysis.swaps import swaps_section
 from datasets.batches.evaluation_split import EvaluationSplit
 from datasets.contact_sheet import Tile, draw_sheet
 from datasets.records import counts
@@ -25,6 +26,7 @@ from model.build import LossOptions
 from processor.evaluator import sheet_rows
 from processor.metrics.scores import Hit, Retrieved, Scores, retrieve, sum_up_scores
 from processor.metrics.table import metric_cells, metric_names
+from utils.files import write_text
 from utils.tables import Table
 
 IMAGES = 10
@@ -64,7 +66,8 @@ def write_report(run: EvaluatedRun) -> Path:
         "losses": run.options.get(LossOptions).loss_names,
     }
     sections = [_result_section(run.rows), _diagrams_section(rank_Q, scores, run.split)]
-    sections += probe_sections(run)
+    probes = [*probe_sections(run), *filter(None, [swaps_section(run)])]
+    sections += probes
     sections += [section for make in SECTIONS if (section := make(run)) is not None]
     for title, text, chosen in lists:
         text = text if chosen else "None: every query ranks the right person first."
@@ -72,6 +75,8 @@ def write_report(run: EvaluatedRun) -> Path:
     maps = attention_section(run, [found[query] for query in lists[0].queries], folder / "words")
     sections += [maps] if maps else []
     page = write_page(folder, f"Report: {facts['data set']}", facts, sections)
+    for section in probes:
+        write_text(folder / f"{section.title.lower().replace(' ', '_')}.csv", section.table.csv())
     for title, _, chosen in lists:
         if chosen:
             sheet = draw_sheet(sheet_rows([found[query] for query in chosen[:SHEET_QUERIES]], run.split))

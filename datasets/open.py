@@ -18,6 +18,7 @@ from datasets.joint import read_datasets
 from datasets.label_noise import NoiseOptions, exchange_captions
 from datasets.options import DataOptions
 from datasets.records import Dataset, counts
+from utils import UserError
 from utils.inputs import InputFormat
 from utils.options import GetOptions
 
@@ -81,6 +82,10 @@ def open_dataset(
         splits=tuple(splits),
         eval_filter=eval_filter,
     )
+    for split in splits:
+        for name, records in dataset.by_part(split).items():
+            if not records:
+                raise UserError(f"--bad_images skip: no image of {name} {split} can be used")
     if "train" in splits:  # after images were left out: what is exchanged are the captions that are trained on
         dataset = exchange_captions(add_back_translations(dataset, get(AugmentOptions)), get(NoiseOptions))
     for leak in dataset.leaks:

@@ -7,7 +7,7 @@ was drawn, times its sums.
 Shape letters: Q queries, I identities, K metrics, B resamplings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,15 @@ def sum_by_identity(queries: QueryMetrics, pids: Tensor) -> Sums:
     value_QK = torch.stack([value_Q[is_matched_Q] for value_Q in queries.values.values()], dim=1)
     value_IK = torch.zeros(len(pids), value_QK.shape[1], dtype=torch.float64).index_add_(0, inverse_Q, value_QK)
     return Sums(value_IK, torch.bincount(inverse_Q, minlength=len(pids)).double()[:, None].expand_as(value_IK))
+
+
+def sum_by_group(right: Sequence[bool], pids: Sequence[int], groups: Sequence[int]) -> Sums:
+    """Sums of single cases, each right or wrong, of one identity, and in one of groups 0, 1, ..., the columns."""
+    people, pid_N = torch.tensor(pids).unique(return_inverse=True)
+    group_N, right_N = torch.tensor(groups), torch.tensor(right, dtype=torch.float64)
+    empty_IK = torch.zeros(len(people), int(group_N.max()) + 1, dtype=torch.float64)
+    value_IK = empty_IK.index_put((pid_N, group_N), right_N, accumulate=True)
+    return Sums(value_IK, empty_IK.index_put((pid_N, group_N), torch.ones_like(right_N), accumulate=True))
 
 
 def bootstrap(sums: Sums, resamplings: int = RESAMPLINGS, seed: int = 0) -> Tensor:
