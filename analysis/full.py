@@ -13,7 +13,7 @@ from typing import NamedTuple
 from analysis.cross_domain import CrossDomainTarget
 from analysis.evaluated_run import EvaluatedRun, RetrievalOptions
 from analysis.figures import draw_intervals
-from analysis.page import Diagram, Section, write_page
+from analysis.page import Diagram, Section, interval_text, write_page
 from analysis.published import published_table
 from analysis.report import write_report
 from analysis.testing import TEST_GROUPS, UNREAD, evaluate_run
@@ -157,13 +157,12 @@ def _compact(outcomes: Sequence[Outcome]) -> Table:
     names = metric_names(row for each in outcomes for row in each.rows.values())
     rows = []
     for each in outcomes:
-        label = f"{each.name} *" if each.own else each.name
+        label = f"{each.name}\u00a0*" if each.own else each.name
         for task, row in each.rows.items():
             bounds = [each.rows.get(f"{task}, 95 % {end}") for end in ("from", "to")]
             if all(bounds):  # the others are bounds themselves
                 low, high = bounds
-                # an interval is not broken between lines
-                cells = (f"{row[name]:.1f} ({low[name]:.1f}\u2060\u2013\u2060{high[name]:.1f})" for name in names)
+                cells = (interval_text(row[name], low[name], high[name], digits=1) for name in names)
                 rows.append((label, task, *cells))
                 label = ""
     return Table(("data set", "task", *names), tuple(rows), text_columns=2)

@@ -34,6 +34,19 @@ class Card(NamedTuple):
     """stands beside the sentence"""
 
 
+_UNBROKEN_DASH = "\u2060\u2013\u2060"
+
+
+def interval_text(value: float, low: float, high: float, digits: int = 0) -> str:
+    """A number with its interval in brackets, which no line breaks."""
+    return f"{value:.1f} ({low:.{digits}f}{_UNBROKEN_DASH}{high:.{digits}f})"
+
+
+def plain_csv(table: Table) -> str:
+    """A table of a page for a spreadsheet."""
+    return table.csv().replace(_UNBROKEN_DASH, " to ")
+
+
 class Diagram(NamedTuple):
     """A figure of a section."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from analysis.evaluated_run import EvaluatedRun
 from analysis.figures import draw_pairs
-from analysis.page import Card, Diagram, Section
+from analysis.page import Card, Diagram, Section, interval_text
 from analysis.word_lists import WORDS, topics_of
 from datasets.contact_sheet import Tile
 from datasets.mannequins.people import Person
@@ -90,7 +90,7 @@ def _compared(cases: Sequence[_Case], titles: tuple[str, str, str], names: tuple
             column = columns.get((name, number))
             count = 0 if column is None else count_K[column]
             pair.append(share_K[column].item() if count >= LEAST else None)
-            text = f"{share_K[column]:.1f} ({low_K[column]:.0f} to {high_K[column]:.0f})" if count else ""
+            text = interval_text(share_K[column], low_K[column], high_K[column]) if count else ""
             cells += [f"{count:,}", text]
         rows.append(tuple(cells))
         if any(share is not None for share in pair):

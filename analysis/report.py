@@ -16,7 +16,7 @@ from analysis.attention import attention_section
 from analysis.evaluated_run import EvaluatedRun, ReportOptions
 from analysis.figures import draw_bars, draw_cmc, draw_histograms
 from analysis.method_sections import SECTIONS
-from analysis.page import Card, Diagram, Section, write_page
+from analysis.page import Card, Diagram, Section, plain_csv, write_page
 from analysis.probes import probe_sections
 from analysis.swaps import swaps_section
 from datasets.batches.evaluation_split import EvaluationSplit
@@ -76,7 +76,8 @@ def write_report(run: EvaluatedRun) -> Path:
     sections += [maps] if maps else []
     page = write_page(folder, f"Report: {facts['data set']}", facts, sections)
     for section in probes:
-        write_text(folder / f"{section.title.lower().replace(' ', '_')}.csv", section.table.csv())
+        name = section.title.lower().replace(" ", "_")
+        write_text(folder / f"{name}.csv", plain_csv(section.table))
     for title, _, chosen in lists:
         if chosen:
             sheet = draw_sheet(sheet_rows([found[query] for query in chosen[:SHEET_QUERIES]], run.split))

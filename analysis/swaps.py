@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from analysis.evaluated_run import EvaluatedRun
 from analysis.figures import draw_intervals
-from analysis.page import Diagram, Section
+from analysis.page import Diagram, Section, interval_text
 from analysis.word_lists import WORDS
 from model.backbones.spec import BackboneOptions
 from model.feature_encoder import FeatureEncoder
@@ -118,7 +118,7 @@ def swaps_section(run: EvaluatedRun) -> Section | None:
     rows = []
     for kind, (count, share, low, high) in shares.items():
         margin = margin_N[torch.tensor([swap.kind == kind for swap in swaps])].mean().item()
-        rows.append((kind, f"{count:,}", f"{share:.1f} ({low:.0f} to {high:.0f})", f"{margin:+.4f}"))
+        rows.append((kind, f"{count:,}", interval_text(share, low, high), f"{margin:+.4f}"))
     figure = draw_intervals({kind: each[1:] for kind, each in shares.items()}, "noticed (%)", chance=50)
     return Section(
         "Swapped words",

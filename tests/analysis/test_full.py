@@ -37,13 +37,15 @@ def test_pages_and_an_index_of_all(run_and_data: tuple[Path, Path], capsys: pyte
     links = [unquote(link) for link in re.findall(r'<li><a href="([^"]+)"', text)]
     assert links == ["CUHK-PEDES/report.html", "RSTPReid/report.html", "results.csv"]
     assert all((index.parent / link).is_file() for link in links)
-    assert "CUHK-PEDES *" in text and "IRRA from CLIP, on CUHK-PEDES" in text and "52.55 / 39.97" in text
+    assert "CUHK-PEDES\u00a0*" in text and "IRRA from CLIP, on CUHK-PEDES" in text and "52.55 / 39.97" in text
     assert "ICFG-PEDES: " in text and "that folder has no ICFG-PEDES.json" in text, "what is left out is said"
     with (run / "full" / "results.csv").open(encoding="utf-8") as file:
         rows = {(row["data set"], row["task"]): row for row in csv.DictReader(file)}
     assert len(rows) == 2 * 2 * 3 and float(rows["RSTPReid", "t2i"]["R1"]) == table(printed.out)[0]
     assert list(rows["RSTPReid", "i2t"])[2:] == ["R1", "R5", "R10", "mAP", "mINP", "rSum", "mSD"]
     report = (index.parent / "RSTPReid" / "report.html").read_text(encoding="utf-8")
+    table_of_words = (index.parent / "RSTPReid" / "swapped_words.csv").read_text(encoding="utf-8")
+    assert " to " in table_of_words and "\u2060" not in table_of_words
     assert ">What captions name</h2>" in report and ">Words and patches</h2>" in report and "95 % from" in report
 
 
