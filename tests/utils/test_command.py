@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from utils.command import Parser, run_command
+from utils.command import Parser, named_first, run_command
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +92,10 @@ def test_the_nearest_flag_is_suggested(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         parser.parse_args(["--zzz"])
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_first_words_may_stand_without_their_flag(monkeypatch: pytest.MonkeyPatch):
+    assert named_first(["a", "b", "--x", "1"], "--runs") == ["--runs", "a", "b", "--x", "1"]
+    assert named_first(["--x", "1"], "--runs") == ["--x", "1"] and named_first([], "--runs") == []
+    monkeypatch.setattr("sys.argv", ["program", "a"])
+    assert named_first(None, "--run") == ["--run", "a"]

@@ -21,6 +21,7 @@ class Some:
     limit: int | None = opt(None, "a number or nothing", least=-1, most=9)
     kind: str = opt("a", "a word", choices=("a", "b"), aliases=("sort",))
     where: Path = opt(Path("x"), "a path")
+    sets: str = opt("a", "words with + between", choices=("a", "b", "c"), joined="+")
 
 
 GROUPS = {"some": [Some]}
@@ -37,6 +38,17 @@ def test_defaults():
 @pytest.mark.parametrize("sides", [["5", "6"], ["5,6"], ["5, 6"], ["5,", "6"]])
 def test_lists_in_every_spelling(sides: list[str]):
     assert read("--sides", *sides).sides == (5, 6)
+
+
+def test_several_choices_in_one_text():
+    assert read("--sets", "c+a").sets == "c+a"
+
+
+@pytest.mark.parametrize("value", ["a+", "+", "a b", "ab", "a+x"])
+def test_what_is_no_join_of_choices(value: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        read("--sets", value)
+    assert f"--sets {value!r}: choose one of a, b, c, or several joined by +" in capsys.readouterr().err
 
 
 def test_switches():
