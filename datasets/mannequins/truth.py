@@ -41,15 +41,16 @@ DETAILS = {
 
 def read_truth(dataset: Dataset, records: Sequence[ImageRecord]) -> list[Person] | None:
     """Who is on each of some images of a data set; None unless it was drawn by this program."""
-    if dataset.annotation is None or not (dataset.annotation.parent / "mannequins.json").is_file():
+    path = dataset.annotation
+    if path is None or path.suffix != ".json" or not (path.parent / "mannequins.json").is_file():
         return None
-    folder, names = dataset.annotation.parent / "imgs", {field.name for field in fields(Person)}
-    truth = {}
-    for row in load_json(dataset.annotation):
-        attributes = row.get("attributes")
-        if not isinstance(attributes, dict) or attributes.keys() != names:
+    folder, names = path.parent / "imgs", {field.name for field in fields(Person)}
+    truth, content = {}, load_json(path)
+    for row in content if isinstance(content, list) else ():
+        attributes, image = row.get("attributes"), row.get("file_path", row.get("img_path"))
+        if not isinstance(attributes, dict) or attributes.keys() != names or image is None:
             return None
-        truth[folder / row.get("file_path", row.get("img_path"))] = Person(**attributes)
+        truth[folder / image] = Person(**attributes)
     return [truth[record.path] for record in records] if all(record.path in truth for record in records) else None
 
 

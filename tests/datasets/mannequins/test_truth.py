@@ -1,6 +1,7 @@
 """Details of drawn people: in which alone two differ, and which of them a caption names."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,10 @@ def test_the_truth_of_drawn_images_in_any_layout(data_root: Path, tmp_path: Path
     assert len(read_truth(other, other.train)) == len(other.train)
     shutil.copy(dataset.annotation, tmp_path / "reid_raw.json")  # without the file that says how it was drawn
     assert read_truth(dataclasses.replace(dataset, annotation=tmp_path / "reid_raw.json"), dataset.test) is None
+    table = dataset.annotation.with_name("captions.tsv")  # written from a drawn data set
+    assert read_truth(dataclasses.replace(dataset, annotation=table), dataset.test) is None
+    stripped = [{"file_path": "a.jpg", "id": 1, "split": "test", "captions": ["x"]}]
+    (tmp_path / "mannequins.json").write_text("{}")
+    for content in (stripped, {"0": stripped[0]}):
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        assert read_truth(dataclasses.replace(dataset, annotation=tmp_path / "other.json"), dataset.test) is None
