@@ -36,7 +36,7 @@ class RunsOptions:
 
     def __post_init__(self) -> None:
         if len(self.runs) != 2:
-            raise UserError(f"{len(self.runs)} run directories given; expected two, as in RUN_A RUN_B")
+            raise UserError(f"--runs: expected two run directories, as in RUN_A RUN_B, found {len(self.runs)}")
         if len({path.resolve() for path in self.runs}) == 1:
             raise UserError(f"--runs {self.runs[0]} {self.runs[1]}: the same run twice")
         for path in self.runs:

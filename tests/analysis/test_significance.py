@@ -64,8 +64,8 @@ def test_verdicts():
 
 def test_runs_that_cannot_be_compared(trained: Path, worse: Path, tmp_path: Path, fails: Callable[..., str]):
     command = "analysis.significance"
-    assert "1 run directories given; expected two, as in RUN_A RUN_B" in fails(command, trained)
-    assert "0 run directories given" in fails(command, "--i2t")
+    assert "--runs: expected two run directories, as in RUN_A RUN_B, found 1" in fails(command, trained)
+    assert "as in RUN_A RUN_B, found 0" in fails(command, "--i2t")
     assert "the same run twice" in fails(command, trained, trained / ".")
     assert f"--runs {tmp_path}: there is no best.pth in it" in fails(command, trained, tmp_path)
     other = tmp_path / "other"
