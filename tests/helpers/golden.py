@@ -144,9 +144,8 @@ class Case:
     @property
     def epoch_share(self) -> float:
         """How much of the epoch was done in a recorded step, which TBPS-CLIP's soft labels depend on."""
-        if "alpha" not in self.json:
-            return 0.0
-        return self.json["alpha"] / self.options.get(NITCOptions).softlabel_ratio
+        ratio = self.options.get(NITCOptions).softlabel_ratio
+        return self.json["alpha"] / ratio if self.json.get("alpha") else 0.0
 
     def batch(self, name: str = "batch") -> dict[str, Tensor]:
         """A recorded batch, with the fields that our loader adds or calls otherwise."""
