@@ -10,11 +10,11 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.json_file import load_json
-from datasets.records import DataError, Dataset, ImageRecord, counts
+from datasets.records import DataError, Dataset, ImageRecord, counts, relative_path
 
 logger = logging.getLogger("descry")
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 Counts = tuple[int | None, int | None, int | None]
 """identities, images, captions; None: not known"""
 _SHOWN = 5
-_SURROGATE, _NOT_IN_A_PATH = re.compile(r"[\ud800-\udfff]"), re.compile(r"[\0\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _REMEDIES = {
     "not an object": "Each record is {id, captions, split, file_path}.",
     "without a key that is needed": "Add it; each record is {id, captions, split, file_path}.",
@@ -209,12 +209,10 @@ def _check(record: Any, image_keys: Sequence[str]) -> _Row:
 
 
 def _check_path(key: str, image: Any) -> str:
-    """The path in its shortest spelling, so that ``a//b`` and ``./a/b`` count as the same image."""
-    if isinstance(image, str) and not _NOT_IN_A_PATH.search(image):
-        pure = PurePosixPath(image)
-        if pure.parts and not pure.is_absolute() and ".." not in pure.parts:
-            return str(pure)
-    raise _RecordError("with an image path that is not usable", f"{key} {reprlib.repr(image)}")
+    path = relative_path(image)
+    if path is None:
+        raise _RecordError("with an image path that is not usable", f"{key} {reprlib.repr(image)}")
+    return path
 
 
 def _check_captions(captions: Any) -> tuple[str, ...]:

@@ -78,18 +78,22 @@ def leave_signals_to_the_loop(worker: int) -> None:
 
 
 def run_chunks(
-    function: Callable[[Sequence[Item]], Result], chunks: Sequence[Sequence[Item]], workers: int, description: str
+    function: Callable[[Sequence[Item]], Result],
+    chunks: Sequence[Sequence[Item]],
+    workers: int,
+    description: str,
+    unit: str = "image",
 ) -> Iterator[Result]:
     """Apply ``function`` to every chunk, in any order, in ``workers`` processes (0 or 1: in this one).
 
-    The progress bar counts items and keeps quiet where stderr is not a terminal.
+    The progress bar counts items, which are ``unit`` by name, and keeps quiet where stderr is not a terminal.
 
     Raises:
         UserError: a process died, by lack of memory for instance.
         Exception: whatever ``function`` raises.
     """
     workers = min(workers, len(chunks))
-    with tqdm(total=sum(map(len, chunks)), desc=description, unit="image", disable=hide_bar()) as bar:
+    with tqdm(total=sum(map(len, chunks)), desc=description, unit=unit, disable=hide_bar()) as bar:
         if workers <= 1:
             for chunk in chunks:
                 yield function(chunk)

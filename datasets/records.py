@@ -1,12 +1,15 @@
 """What a data set is made of once it has been read: images with an identity and captions, in three splits."""
 
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from utils import UserError
+
+_NOT_IN_A_PATH = re.compile(r"[\0\ud800-\udfff]")
 
 
 class DataError(UserError):
@@ -69,3 +72,15 @@ class Dataset:
 def counts(records: tuple[ImageRecord, ...]) -> tuple[int, int, int]:
     """(identities, images, captions) of a split."""
     return len({r.pid for r in records}), len(records), sum(len(r.captions) for r in records)
+
+
+def relative_path(image: Any) -> str | None:
+    """A path below a folder in its shortest spelling, so that ``a//b`` and ``./a/b`` count as the same image.
+
+    None for anything that is no such path.
+    """
+    if isinstance(image, str) and not _NOT_IN_A_PATH.search(image):
+        pure = PurePosixPath(image)
+        if pure.parts and not pure.is_absolute() and ".." not in pure.parts:
+            return str(pure)
+    return None

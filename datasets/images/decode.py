@@ -13,6 +13,7 @@ How unusual files are read, in the order of the steps:
 JPEG's draft mode (decoding at a fraction of the size) is not used: its pixels differ.
 """
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,15 +50,9 @@ def decode(path: Path) -> Image.Image:
     if not path.is_file():
         raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
-            image.load()
-            with suppress(Exception):  # unreadable EXIF says nothing about the pixels
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+        return _upright(path)
     except Exception as error:  # a broken file makes Pillow raise nearly anything, SyntaxError included
-        raise ImageError(f"{path}: {_reason(path, error)}") from None
+        raise ImageError(f"{path}: {_reason(error, _is_empty(path))}") from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -73,12 +68,38 @@ def upright_size(path: Path) -> tuple[int, int]:
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             return (image.width, image.height) if orientation in _ON_ITS_SIDE else (image.height, image.width)
     except Exception as error:
-        raise ImageError(f"{path}: {_reason(path, error)}") from None
+        raise ImageError(f"{path}: {_reason(error, _is_empty(path))}") from None
 
 
-def _reason(path: Path, error: Exception) -> str:
+def decode_bytes(data: bytes, name: str) -> Image.Image:
+    """The same for the content of an image file.
+
+    Raises:
+        ImageError: gives the reason after ``name``.
+    """
+    try:
+        return _upright(io.BytesIO(data))
+    except Exception as error:
+        raise ImageError(f"{name}: {_reason(error, not data)}") from None
+
+
+def _upright(source: Path | io.BytesIO) -> Image.Image:
+    with Image.open(source, formats=_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+        image.load()
+        with suppress(Exception):  # unreadable EXIF says nothing about the pixels
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
+
+
+def _reason(error: Exception, empty: bool) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "the file is empty" if path.stat().st_size == 0 else "not an image in a supported format"
+        return "the file is empty" if empty else "not an image in a supported format"
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -105,7 +126,7 @@ def load_resized(path: Path, size: tuple[int, int], resize_filter: str = "biline
     Raises:
         ImageError: names the path and the reason.
     """
-    return _resized(decode(path), size, resize_filter)
+    return resized(decode(path), size, resize_filter)
 
 
 def resize_picture(picture: Image.Image, size: tuple[int, int], resize_filter: str = "bilinear") -> np.ndarray:
@@ -118,16 +139,17 @@ def resize_picture(picture: Image.Image, size: tuple[int, int], resize_filter: s
         upright = picture
         with suppress(Exception):
             upright = ImageOps.exif_transpose(picture)
-        return _resized(_to_rgb(upright), size, resize_filter)
+        return resized(_to_rgb(upright), size, resize_filter)
     except Exception as error:
         shown = f"{picture.mode} image of {picture.width} x {picture.height} pixels"
         raise ImageError(f"{shown}: {first_line(error)}") from None
 
 
-def _resized(image: Image.Image, size: tuple[int, int], resize_filter: str) -> np.ndarray:
+def resized(image: Image.Image, size: tuple[int, int], resize_filter: str = "bilinear") -> np.ndarray:
+    """An RGB image as uint8 (3, H, W) of ``size`` = (H, W)."""
     height, width = size
-    resized = image.resize((width, height), Image.Resampling[resize_filter.upper()])
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    pixels_HWC = np.asarray(image.resize((width, height), Image.Resampling[resize_filter.upper()]))
+    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
 
 
 def verify_images(paths: Sequence[Path], workers: int) -> dict[Path, str]:
