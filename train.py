@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.label_noise import NoiseOptions
-from datasets.open import open_dataset
+from datasets.open import evaluation_splits, open_for_training
 from datasets.options import DataOptions, data_options
-from datasets.records import counts
 from model.backbones import BackboneOptions, load_backbone
 from model.build import LossOptions, build_retriever, model_options
 from model.checkpoints.finetune import FinetuneOptions, finetune
@@ -57,6 +56,8 @@ def read_flags(argv: Sequence[str] | None) -> Options:
     elif run.resume:
         run.refuse_config_file(options.config_file)
         options = options.based_on(run.saved_flags, PUBLISHED_WITHOUT_EFFECT)
+    if options.get(DataOptions).val_sets and not options.given("val_dataset"):
+        options = options.replaced(val_dataset="val")  # several data sets were never chosen on by their test splits
     if options.get(DivisionOptions).division_fit == "published":
         noise, dataset_name = options.get(NoiseOptions).noisy_rate, options.get(DataOptions).dataset_name
         options = options.replaced(division_fit=published_fit(noise or 0.0, dataset_name))
@@ -74,12 +75,11 @@ def train(folder: Path, options: Options) -> Progress:
     with main_first():  # which may have to download weights, draw data or fill a cache
         checkpoint = read_last(run.checkpoint) if run.resume else None
         backbone = load_backbone(get(BackboneOptions))
-        splits = {"train": "--dataset_name", data.val_dataset: "--val_dataset"}
-        opened = open_dataset(get, backbone.spec.image_size, splits, backbone.spec.eval_filter)
-    model = build_retriever(backbone, get, *counts(opened.dataset.train), precision)
+        opened, val_sets = open_for_training(options, backbone.spec.image_size, backbone.spec.eval_filter)
+    model = build_retriever(backbone, get, *opened.train_counts, precision)
     form = model.input_format(get(BackboneOptions).text_length)
     loader = opened.train_loader(form, model.needed_fields, model.padded_fields, precision.device)
-    evaluator = make_evaluator(model, opened.splits(data.val_dataset, form, precision.device))
+    evaluator = make_evaluator(model, evaluation_splits(val_sets, data.val_dataset, form, precision.device))
     if start.path and checkpoint is None:
         finetune(model, start.path, get(BackboneOptions).text_stretch)
     log.info("losses: %s; %s", get(LossOptions).loss_names, model.parameter_summary())
@@ -87,7 +87,7 @@ def train(folder: Path, options: Options) -> Progress:
         log.warning("best.pth is chosen on the test split, as published; --val_dataset val keeps the two apart")
     # run.json keeps the digest of --finetune, which a resumed run does not read again
     weights = (None if run.resume else start.path) if start.path else backbone.weights_file
-    run_dir = open_run_dir(folder, options, precision, weights, opened.dataset)
+    run_dir = open_run_dir(folder, options, precision, weights, opened.annotations)
     optimizer, schedule = build_solver(model.parameter_roles(), get)
     trainer = Trainer(model, optimizer, schedule, loader, evaluator, run_dir, get(LoopOptions))
     if checkpoint is not None:

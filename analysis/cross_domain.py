@@ -77,7 +77,7 @@ class CrossDomainTarget:
         """The data set that flags name: for the flags of a run, the one it was trained on."""
         data, drawing = options.get(DataOptions), options.get(MannequinOptions)
         drawing = drawing if data.dataset_name == "Mannequins" else MannequinOptions()
-        return cls(data.dataset_name, data.root_dir, data.root_dir.resolve(), drawing)
+        return cls(data.dataset_name, data.root, data.root.resolve(), drawing)
 
     @classmethod
     def each_of(cls, options: Options) -> tuple["CrossDomainTarget", ...]:

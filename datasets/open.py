@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from prettytable import PrettyTable
@@ -18,9 +19,11 @@ from datasets.joint import read_datasets
 from datasets.label_noise import NoiseOptions, exchange_captions
 from datasets.options import DataOptions
 from datasets.records import Dataset, counts
+from datasets.shards.open import OpenedShards, open_shards
+from datasets.shards.options import SHARDS
 from utils import UserError
 from utils.inputs import InputFormat
-from utils.options import GetOptions
+from utils.options import GetOptions, Options
 
 log = logging.getLogger("descry")
 
@@ -33,6 +36,16 @@ class OpenedDataset:
     images: Images
     options: DataOptions
     augment: AugmentOptions
+
+    @property
+    def train_counts(self) -> tuple[int, int, int]:
+        """(identities, images, pairs) of the training split."""
+        return counts(self.dataset.train)
+
+    @property
+    def annotations(self) -> tuple[Path, ...]:
+        """The file that the data set was read from."""
+        return () if self.dataset.annotation is None else (self.dataset.annotation,)
 
     def train_loader(
         self, form: InputFormat, fields: tuple[str, ...], padded: tuple[str, ...], device: torch.device
@@ -54,9 +67,39 @@ class OpenedDataset:
         }
 
 
+def open_for_training(
+    options: Options, size: tuple[int, int], eval_filter: str
+) -> tuple[OpenedDataset | OpenedShards, dict[str, OpenedDataset]]:
+    """What is trained on; and what ``--val_dataset`` of which is evaluated, by name: the same or ``--val_sets``.
+
+    See :func:`open_dataset` for the other arguments, and errors.
+    """
+    data = options.get(DataOptions)
+    own_split = {} if data.val_sets else {data.val_dataset: "--val_dataset"}
+    opened = open_dataset(options.get, size, {"train": "--dataset_name"} | own_split, eval_filter)
+    if not data.val_sets:
+        return opened, {data.dataset_name: opened}
+    names = [text.partition("=")[0] for text in data.val_sets]
+    val_sets = {}
+    for text, name in zip(data.val_sets, names, strict=True):
+        get = options.replaced(dataset_name=name, root_dir=Path(text.partition("=")[2])).get
+        label = name if names.count(name) == 1 else text
+        val_sets[label] = open_dataset(get, size, {data.val_dataset: f"--val_sets {text}: --val_dataset"}, eval_filter)
+    return opened, val_sets
+
+
+def evaluation_splits(
+    opened: Mapping[str, OpenedDataset], name: str, form: InputFormat, device: torch.device
+) -> dict[str, EvaluationSplit]:
+    """A split of data sets that were opened by their names, or of the parts of the only one; see :meth:`split`."""
+    if len(opened) == 1:
+        return next(iter(opened.values())).splits(name, form, device)
+    return {label: each.split(name, form, device) for label, each in opened.items()}
+
+
 def open_dataset(
     get: GetOptions, size: tuple[int, int], splits: Mapping[str, str], eval_filter: str = "bilinear"
-) -> OpenedDataset:
+) -> OpenedDataset | OpenedShards:
     """Read the data set that the flags name, check its images (with ``--cache`` decode them), add label noise, and log
     what it holds.
 
@@ -70,14 +113,16 @@ def open_dataset(
         UserError: the data set cannot be used, or lacks a split.
     """
     options = get(DataOptions)
-    dataset = read_datasets(options.dataset_names, options.root_dir, get, splits)
+    if options.dataset_name == SHARDS:
+        return open_shards(get, size, splits)
+    dataset = read_datasets(options.dataset_names, options.root, get, splits)
     options.check_workers()
     workers = max(options.workers, 1)
     dataset, images = prepare_images(
         dataset,
         size,
         get(ImageOptions),
-        options.root_dir,
+        options.root,
         workers=workers,
         splits=tuple(splits),
         eval_filter=eval_filter,

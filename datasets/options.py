@@ -13,6 +13,7 @@ from datasets.captions import AugmentOptions
 from datasets.images.source import ImageOptions
 from datasets.label_noise import NoiseOptions
 from datasets.mannequins.options import MannequinOptions
+from datasets.shards.options import SHARDS, ShardOptions
 from utils import UserError
 from utils.device import available_cores
 from utils.distributed import local_world_size
@@ -37,11 +38,16 @@ class DataOptions:
     dataset_name: str = opt(
         "CUHK-PEDES",
         "data set, or several joined by + to train one model for all; Mannequins is drawn on first use",
-        choices=tuple(DATASETS),
+        choices=(*DATASETS, SHARDS),
         joined="+",
     )
-    root_dir: Path = opt(Path("./data"), "folder that holds the data sets (for Custom: the data set itself)")
+    root_dir: Path | tuple[Path, ...] = opt(
+        Path("./data"), "folder that holds the data sets (for Custom: the data set itself; for Shards: one or more)"
+    )
     val_dataset: str = opt("test", "split that chooses best.pth", choices=("test", "val"))
+    val_sets: tuple[str, ...] = opt(
+        (), "data sets to evaluate on instead, as NAME=ROOT_DIR; their mean R1 on val chooses best.pth"
+    )
     batch_size: int = opt(128, "pairs in a training batch, over all processes", least=1)
     test_batch_size: int = opt(512, "images or captions encoded at once in evaluation", least=1)
     num_workers: int | None = opt(
@@ -61,11 +67,30 @@ class DataOptions:
         names = self.dataset_names
         if len(set(names)) < len(names):
             raise UserError(f"--dataset_name {self.dataset_name}: a data set is there twice")
-        if len(names) > 1 and "Custom" in names:
+        if len(names) > 1 and (alone := {"Custom", SHARDS} & {*names}):
             raise UserError(
-                f"--dataset_name {self.dataset_name}: Custom cannot be joined with others, because --root_dir is its "
-                "own folder"
+                f"--dataset_name {self.dataset_name}: {min(alone)} cannot be joined with others, because --root_dir is "
+                "its own folder"
             )
+        for text in self.val_sets:
+            name, equals, root = text.partition("=")
+            if name not in DATASETS or not (equals and root):
+                raise UserError(f"--val_sets {text}: expected NAME=ROOT_DIR with a name of {', '.join(DATASETS)}")
+        if twice := [text for text in self.val_sets if self.val_sets.count(text) > 1]:
+            raise UserError(f"--val_sets: {twice[0]} is there twice")
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders of ``--root_dir``."""
+        return self.root_dir if isinstance(self.root_dir, tuple) else (self.root_dir,)
+
+    @property
+    def root(self) -> Path:
+        """The folder of ``--root_dir``. Raises UserError if there are several."""
+        if len(self.roots) > 1:
+            shown = " ".join(map(str, self.roots))
+            raise UserError(f"--root_dir {shown}: {self.dataset_name} takes one folder; only {SHARDS} takes several")
+        return self.roots[0]
 
     @property
     def dataset_names(self) -> tuple[str, ...]:
@@ -123,5 +148,6 @@ def data_options() -> dict[str, list[type]]:
     """Titles and option dataclasses of everything about data, for the parser."""
     return {
         "data": [DataOptions, ImageOptions, AugmentOptions, NoiseOptions],
+        "shards": [ShardOptions],
         "drawn data (Mannequins)": [MannequinOptions],
     }

@@ -77,6 +77,15 @@ class BatchViews:
                 self._again[id(values)] = self._whole(self._model.encode_text(values, self._batch[f"{field}_lengths"]))
         return self._again[id(values)]
 
+    def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
+        """Captions of this process's share that a head has made, encoded as those of a field are."""
+        return self._whole(self._model.encode_text(ids_BL, lengths_B))
+
+    def early_text(self, field: str = "caption_ids") -> Tensor:
+        """(b, L, D) the tokens of this process's captions some blocks before the end, without gradient."""
+        with torch.no_grad(), self.precision():
+            return self._model.backbone.early_text(self._batch[field], self._batch[f"{field}_lengths"])
+
     def embeddings(self) -> list[tuple[Tensor, Tensor]]:
         """Images and captions of the whole batch in each embedding of the model: the pooled one, then the second."""
         return list(zip(self.image().embeddings, self.text().embeddings, strict=True))

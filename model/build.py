@@ -15,6 +15,7 @@ from model.division import Division, DivisionOptions
 from model.logit_scale import LogitScale
 from model.losses import HEADS
 from model.losses.base import Sizes
+from model.losses.nam import read_early
 from model.losses.pairwise import PairwiseLoss
 from model.memory_saving import MemoryOptions, set_up_blocks
 from model.presets import preset_weights
@@ -89,7 +90,10 @@ def build_retriever(
     """
     add_adapters(backbone, get(LoRAOptions), get(PromptOptions), get(FreezeOptions))
     names, width = get(LossOptions).names, backbone.spec.embed_dim
-    sizes = Sizes(width, backbone.spec.vocab_size, ids, pairs, images)
+    length = get(BackboneOptions).text_length or backbone.spec.context_length
+    sizes = Sizes(width, backbone.spec.vocab_size, ids, pairs, images, length)
+    if readers := [name for name in names if HEADS[name].reads_early]:
+        read_early(backbone, readers[0])
     wanted = dict.fromkeys(part for name in names for part in HEADS[name].parts)
     parts = {name: PARTS[name].built_for(get(PARTS[name].Options), backbone.spec) for name in wanted}
     parsing = _parsing(get(ParsingOptions), names, width)

@@ -59,7 +59,6 @@ def in_parts(encode: Callable[..., Encoded], parts: int, *inputs_B: Tensor) -> E
         return encode(*inputs_B)
     chunks = zip(*(value_B.chunk(parts) for value_B in inputs_B), strict=True)
     encoded = [checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks]
-    tokens, pooled, routing, attention, _ = zip(*encoded, strict=True)
-    return Encoded(
-        torch.cat(tokens), torch.cat(pooled), routing[0], None if attention[0] is None else torch.cat(attention)
-    )
+    tokens, pooled, routing, attention, _, early = zip(*encoded, strict=True)
+    attention_BL, early_BPD = (None if parts[0] is None else torch.cat(parts) for parts in (attention, early))
+    return Encoded(torch.cat(tokens), torch.cat(pooled), routing[0], attention_BL, early=early_BPD)

@@ -1,6 +1,7 @@
 """The dual encoder with its loss heads."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -187,6 +188,16 @@ class Retriever(nn.Module):
             head.after_step(views)
         for part in self.parts.values():
             part.after_step()
+
+    def open_files(self, folder: Path, step: int) -> None:
+        """Let the heads open files in a run directory, as they were after ``step`` steps of the run."""
+        for head in self.heads.values():
+            head.open(folder, step)
+
+    def saved(self) -> None:
+        """Tell the heads that a checkpoint has been written."""
+        for head in self.heads.values():
+            head.saved()
 
     def epoch_report(self, train_pids: Tensor) -> list[str]:
         """What the heads say about an epoch; ``train_pids``: the true identity of every training pair, by index."""

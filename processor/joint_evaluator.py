@@ -42,3 +42,9 @@ class JointEvaluator(Evaluator):
 def make_evaluator(model: Retriever, splits: Mapping[str, EvaluationSplit]) -> Evaluator:
     """The evaluator of one data set, or of several."""
     return Evaluator(model, next(iter(splits.values()))) if len(splits) == 1 else JointEvaluator(model, splits)
+
+
+def by_set(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """``NAME R1`` and so on of the rows ``t2i NAME``, for curves of each set; empty with a single one."""
+    singly = {task.removeprefix("t2i "): row for task, row in rows.items() if task.startswith("t2i ")}
+    return {f"{name} {metric}": value for name, row in singly.items() for metric, value in row.items()}

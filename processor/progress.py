@@ -16,6 +16,8 @@ class Progress:
     """metrics of best.pth, with its epoch"""
     last: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation, with its epoch"""
+    evaluated: int = 0
+    """steps of the whole run after which that was"""
     sums: dict[str, float] = field(default_factory=dict)
     """of this epoch's logged scalars"""
     counts: dict[str, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.batches.train_loader import Place, TrainLoader
-from model.losses.base import PairFeatures, TrainingPass
 from model.retriever import Retriever
-from processor.evaluator import Evaluator, encode_split
+from processor.evaluator import Evaluator
+from processor.joint_evaluator import by_set
 from processor.metrics.table import metrics_table
 from processor.progress import Progress
 from processor.run_dir.checkpoint import random_states, restore_random_states
 from processor.run_dir.history import Entry
 from processor.run_dir.run_dir import RunDir
 from processor.signals import Interrupted, Signals, Stopped
+from processor.training_pass import training_pass
+from solver.average import WeightAverage
 from solver.schedule import Schedule
 from utils import UserError
 from utils.distributed import across_processes, own_random_numbers
@@ -36,8 +38,12 @@ class LoopOptions:
     """Flags of the training loop."""
 
     eval_period: int = opt(1, "epochs between evaluations (the last epoch is always evaluated)", least=1)
+    eval_steps: int = opt(0, "steps between evaluations, in place of --eval_period; 0: as that says", least=0)
     log_period: int = opt(100, "steps between log lines", least=1)
     save_every: int = opt(0, "steps between checkpoints within an epoch; 0: only after each epoch", least=0)
+    ema: float | None = opt(
+        None, "evaluate, and save as best.pth, the moving average of the weights with this decay", above=0, most=1
+    )
 
 
 class NotFinite(UserError):  # noqa: N818
@@ -60,6 +66,9 @@ class Trainer:
         self.model, self.optimizer, self.schedule, self.loader = model, optimizer, schedule, loader
         self.evaluator, self.run_dir, self.options = evaluator, run_dir, options
         self.progress = Progress()
+        self._average = WeightAverage(model, options.ema)
+        loader.end_after(schedule.num_steps)
+        schedule.plan(loader.epoch_steps)
         self._forward = across_processes(model)
         device = model.precision.device.type
         self._scaler = torch.amp.GradScaler(device, enabled=model.precision.needs_scaler)
@@ -82,6 +91,7 @@ class Trainer:
                 self.model.get_buffer(name).copy_(value)
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self._scaler.load_state_dict(checkpoint["scaler"])
+            self._average.load_state_dict(checkpoint.get("ema", {}))
             self.progress = Progress(**checkpoint["progress"])
             if not self.progress.counts:  # before there were any, every scalar was reported in every step
                 self.progress.counts = dict.fromkeys(self.progress.sums, self.progress.step)
@@ -117,6 +127,7 @@ class Trainer:
         self._write_record()
         own_random_numbers()
         self.run_dir.open(*self.loader.place)
+        self.model.open_files(self.run_dir.path, self.loader.steps_done)
         with closing(self.run_dir), closing(self.loader), Signals() as signals:
             while self.loader.place.epoch <= self.schedule.num_epoch:
                 try:
@@ -141,10 +152,12 @@ class Trainer:
         epoch, first, steps = self.loader.place
         if first == 0:
             with signals.breaking_off():
-                found = self.model.before_epoch(self._training_pass(epoch))
+                found = self.model.before_epoch(training_pass(self.model, self.loader, epoch))
             if found:
                 self.run_dir.log_division(Entry(*self.loader.place, division=found))
         self.model.train()
+        if first:
+            self._validate_within(signals)  # which the run had not come to before it was stopped
         started = time.perf_counter()
         shown = f"epoch {epoch}/{self.schedule.num_epoch}"
         with tqdm(self.loader, shown, steps, initial=first, disable=hide_bar()) as bar:
@@ -153,6 +166,7 @@ class Trainer:
                 place = self.loader.place
                 if place.step % self.options.log_period == 0 or place.step == steps:
                     self._log_step(place, bar, (place.step - first) / (time.perf_counter() - started))
+                self._validate_within(signals)
                 if not self._pending:  # asking the others waits for them, as fetching scalars does
                     signals.agree()
                 if signals.wanted is not None:
@@ -176,21 +190,7 @@ class Trainer:
         # After an overflow in half precision the scaler skips the step: features of that batch are no good either.
         if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:
             self.model.after_step(views)
-
-    def _training_pass(self, epoch: int) -> TrainingPass:
-        def batches(fields: tuple[str, ...], plain: bool) -> Iterator[dict[str, Tensor]]:
-            visited = self.loader.again(fields, epoch, plain)
-            return iter(tqdm(visited, f"epoch {epoch} division", len(visited), leave=False, disable=hide_bar()))
-
-        return TrainingPass(epoch, self._encode_training_split, batches, self.loader.seed, self.loader.real)
-
-    def _encode_training_split(self) -> PairFeatures:
-        split = self.loader.unaugmented()
-        features = encode_split(self.model, split)
-        rows = [row for row, record in enumerate(split.records) for _ in record.captions]
-        image_N = torch.tensor(rows, device=features.image_GD.device)
-        log.info("memory banks filled from %d training pairs", len(rows))
-        return PairFeatures(features.image_GD[image_N], features.text_QD, features.query_pids, image_N)
+            self._average.update()
 
     def _flush(self) -> None:
         """Bring the scalars of the last steps to the CPU, in one transfer, and look for NaN."""
@@ -221,29 +221,39 @@ class Trainer:
         self._check_weights()
         for line in self.model.epoch_report(self.loader.pids):
             log.info("epoch %d, %s", place.epoch, line)
-        if place.epoch % self.options.eval_period == 0 or place.epoch == self.schedule.num_epoch:
+        every = self.options.eval_steps
+        rest = self.loader.steps_done % every if every else place.epoch % self.options.eval_period
+        if rest == 0 or place.epoch == self.schedule.num_epoch:
             self._validate(signals, place)
         self.loader.seek(place.epoch + 1)
-        self.progress = Progress(best=progress.best, last=progress.last)
+        self.progress = Progress(best=progress.best, last=progress.last, evaluated=progress.evaluated)
         self.save_last()
         signals.agree()
         if signals.wanted is not None:
             log.info("stopped after epoch %d; --resume continues", place.epoch)
             raise Stopped(128 + signals.wanted)
 
+    def _validate_within(self, signals: Signals) -> None:
+        """Evaluate where ``--eval_steps`` says so and the epoch is not over."""
+        done, place = self.loader.steps_done, self.loader.place
+        due = self.options.eval_steps and done % self.options.eval_steps == 0 and place.step < place.steps
+        if due and self.progress.evaluated < done:
+            self._validate(signals, place)
+
     def _validate(self, signals: Signals, place: Place) -> None:
-        with signals.breaking_off():
+        with self._average.in_place(), signals.breaking_off():
             rows, features, _ = self.evaluator.evaluate()
-        log.info("validation after epoch %d, %s\n%s", place.epoch, self.model.precision.name, metrics_table(rows))
-        progress, metrics = self.progress, rows["t2i"]
-        self.run_dir.log_validation(Entry(*place, val=metrics), lambda: self.evaluator.picture(features))
+        log.info("validation after %s, %s\n%s", place.shown, self.model.precision.name, metrics_table(rows))
+        progress, metrics, self.progress.evaluated = self.progress, rows["t2i"], self.loader.steps_done
+        self.run_dir.log_validation(Entry(*place, val=metrics | by_set(rows)), lambda: self.evaluator.picture(features))
         progress.last = {**metrics, "epoch": place.epoch}
         if metrics["R1"] > progress.best.get("R1", -1.0):
             if not progress.best and not self.run_dir.has_last:
                 self.save_last()  # a run with a best.pth can be resumed, whenever it is killed
             progress.best = progress.last
-            content = {"model": self.model.state_dict(), "epoch": place.epoch, "metrics": progress.best}
-            self.run_dir.save_best(content)
+            with self._average.in_place():
+                content = {"model": self.model.state_dict(), "epoch": place.epoch, "metrics": progress.best}
+                self.run_dir.save_best(content)
 
     def _what_is_left(self) -> str:
         good = f"{self.run_dir.path / 'last.pth'} holds the last good state"
@@ -251,8 +261,7 @@ class Trainer:
         return f"{left}. Try a lower --lr or --precision fp32"
 
     def _bad_weight(self) -> str | None:
-        parameters = self.model.named_parameters()
-        return next((name for name, value in parameters if not torch.isfinite(value).all()), None)
+        return next((name for name, value in self.model.named_parameters() if not torch.isfinite(value).all()), None)
 
     def _check_weights(self) -> None:
         if name := self._bad_weight():
@@ -273,8 +282,10 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "epoch": self.progress.epoch - 1,
                 "random": random_states(),
+                "ema": self._average.state_dict(),
             }
         )
+        self.model.saved()
         self._write_record()
 
     def _statistics(self) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,11 +15,13 @@ class ScheduleOptions:
     """Flags of the schedule."""
 
     num_epoch: int = opt(60, "epochs to train", least=1)
+    num_steps: int = opt(0, "steps to train, in place of --num_epoch; 0: as that says", least=0)
     schedule_per: str = opt(
         "epoch", "whether the learning rate changes from epoch to epoch or from step to step", choices=("epoch", "step")
     )
     lrscheduler: str = opt("cosine", "shape after the warm-up", choices=("cosine", "step", "exp", "poly", "linear"))
     warmup_epochs: int = opt(5, "epochs of warm-up", least=0)
+    warmup_steps: int = opt(0, "steps of warm-up, in place of --warmup_epochs; 0: as that says", least=0)
     warmup_factor: float = opt(0.1, "first epoch's share of the learning rate")
     warmup_method: str = opt("linear", "shape of the warm-up", choices=("linear", "constant"))
     target_lr: float = opt(
@@ -61,7 +63,7 @@ def learning_rate_of_step(
     done = epoch - 1 + step / steps
     if done < options.warmup_epochs:
         rise = ((epoch - 1) * steps + step) / max(options.warmup_epochs * steps - 1, 1)
-        return _warming_up(base_lr, rise, options)
+        return _warming_up(base_lr, min(rise, 1.0), options)
     return _after_warmup(base_lr, done, target_lr, options)
 
 
@@ -90,7 +92,18 @@ class Schedule:
     def __init__(self, optimizer: torch.optim.Optimizer, options: ScheduleOptions) -> None:
         self._optimizer, self._options = optimizer, options
         self._lr: float = optimizer.defaults["lr"]
-        self.num_epoch = options.num_epoch
+        self.num_steps, self.num_epoch = options.num_steps, options.num_epoch
+        self._epoch_steps: int | None = None
+
+    def plan(self, epoch_steps: int) -> None:
+        """Fit what is given in steps to epochs of so many steps; the last one may be shorter."""
+        changed = {}
+        if self.num_steps:
+            changed["num_epoch"] = self.num_steps / epoch_steps
+            self.num_epoch, self._epoch_steps = math.ceil(self.num_steps / epoch_steps), epoch_steps
+        if self._options.warmup_steps:
+            changed["warmup_epochs"] = self._options.warmup_steps / epoch_steps
+        self._options = replace(self._options, **changed)
 
     def set(self, epoch: int, step: int, steps: int) -> None:
         """Set the rates of the step that comes next.
@@ -100,7 +113,7 @@ class Schedule:
             step: steps done in it.
             steps: steps that it has.
         """
-        options = self._options
+        options, steps = self._options, self._epoch_steps or steps
         for group in self._optimizer.param_groups:
             base_lr = group["base_lr"]
             if options.schedule_per == "step":

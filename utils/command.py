@@ -83,7 +83,8 @@ def _add_flag(section: Any, flag: Flag) -> None:
         section.add_argument(*negated, dest=flag.name, action=_SetBool, nargs=0, help=argparse.SUPPRESS)
         return
     metavar = {int: "N", float: "X", str: "TEXT", Path: "PATH"}[flag.kind]
-    section.add_argument(*names, dest=flag.name, nargs="+" if flag.many else None, metavar=metavar, help=text)
+    nargs = "+" if flag.many or flag.one_or_more else None
+    section.add_argument(*names, dest=flag.name, nargs=nargs, metavar=metavar, help=text)
 
 
 def parse(

@@ -59,6 +59,8 @@ class Flag:
     default: Any
     help: str
     many: bool
+    one_or_more: bool
+    """whether several values are a tuple, but one is not (``Path | tuple[Path, ...]``)"""
     optional: bool
     choices: tuple[str, ...]
     aliases: tuple[str, ...]
@@ -77,6 +79,11 @@ class Flag:
             if self.optional:
                 return None
             raise UserError(f"--{self.name}: no value given; expected {self.kind.__name__}")
+        if self.one_or_more:
+            values = tuple(map(self._one, value)) if isinstance(value, list | tuple) else (self._one(value),)
+            if not values:
+                raise UserError(f"--{self.name}: no value given; expected {_NAMES[self.kind]}")
+            return values if len(values) > 1 else values[0]
         if not self.many:
             return self._one(value)
         items = value if isinstance(value, list | tuple) else [value]
@@ -155,13 +162,13 @@ def flag_names(*options: type) -> set[str]:
 
 
 def _flag(field: dataclasses.Field, hint: Any) -> Flag:
-    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    if optional:
-        (hint,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-    many = typing.get_origin(hint) is tuple
-    kind = typing.get_args(hint)[0] if many else hint
-    assert kind in _CONVERT, f"flag {field.name}: no converter for {kind}"
-    return Flag(field.name, kind, field.default, many=many, optional=optional, **field.metadata)
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    first, *others = [part for part in parts if part is not type(None)]
+    many = typing.get_origin(first) is tuple
+    kind = typing.get_args(first)[0] if many else first
+    assert kind in _CONVERT and others in ([], [tuple[kind, ...]]), f"flag {field.name}: no converter for {hint}"
+    about = {"many": many, "one_or_more": bool(others), "optional": type(None) in parts}
+    return Flag(field.name, kind, field.default, **about, **field.metadata)
 
 
 class Options:

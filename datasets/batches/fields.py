@@ -65,6 +65,17 @@ def _mlm(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
     return _text("mlm_ids", masked_L, sample) | {"mlm_labels": labels_L}
 
 
+def _mask_draws(sample: Sample, options: AugmentOptions) -> dict[str, np.ndarray]:
+    """For losses that mask captions with probabilities of their own: a draw for each position, what stands there if it
+    is masked (the mask, another word or the same one), and whether it may be."""
+    rng, words, ids_L = sample.rng("mask_draws"), sample.tokenizer.word_ids, sample.tokens_L
+    draw_L, fate_L = rng.random((2, len(ids_L)), dtype=np.float32)
+    other_L = words[rng.integers(0, len(words), len(ids_L))]
+    kept_L = np.where(fate_L < options.masked_token_rate + options.masked_token_unchanged_rate, ids_L, other_L)
+    hidden_L = np.where(fate_L < options.masked_token_rate, sample.tokenizer.mask_id, kept_L)
+    return {"mask_draws": draw_L, "mask_hidden": hidden_L, "mask_words": sample.words}
+
+
 def _text(field: str, ids_L: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
     """A text field and, beside it, the length of its caption."""
     return {field: ids_L, f"{field}_lengths": np.int64(sample.length)}
@@ -76,6 +87,9 @@ PRODUCERS: dict[str, Producer] = {
     "mlm_ids": _mlm,
     "mlm_labels": _mlm,
     "mlm_positions": _mlm,
+    "mask_draws": _mask_draws,
+    "mask_hidden": _mask_draws,
+    "mask_words": _mask_draws,
     "pids": lambda sample, options: {"pids": np.int64(sample.pid)},
     "image_ids": lambda sample, options: {"image_ids": np.int64(sample.image_id)},
     "index": lambda sample, options: {"index": np.int64(sample.index)},
@@ -159,7 +173,7 @@ def require_mask(fields: tuple[str, ...], options: AugmentOptions, tokenizer: To
         UserError: says what asks for them.
     """
     made = fields_to_make(fields, options)
-    hidden = any(field in made for field in ("caption_ids_aug", "mlm_ids"))
+    hidden = any(field in made for field in ("caption_ids_aug", "mlm_ids", "mask_hidden"))
     if tokenizer.mask_id is None and (hidden or options.txt_aug):
         flag = "--txt_aug" if options.txt_aug else "--MLM" if options.MLM else "--loss_names"
         raise UserError(

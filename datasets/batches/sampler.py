@@ -16,7 +16,7 @@ from utils import UserError
 from utils.distributed import share_bounds
 
 
-class _BatchSampler(Sampler[list[tuple[int, ...]]]):
+class BatchSampler(Sampler[list[tuple[int, ...]]]):
     """Batches of one epoch after another; the two samplers below say which."""
 
     def __init__(self, batch_size: int, seed: int, rank: int, world_size: int, visit: int = 0) -> None:
@@ -59,7 +59,7 @@ class _BatchSampler(Sampler[list[tuple[int, ...]]]):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
-class RandomSampler(_BatchSampler):
+class RandomSampler(BatchSampler):
     """Every sample once per epoch, in random order.
 
     The last batch is smaller where the numbers do not divide, down to a single sample. Process ``rank`` of
@@ -96,7 +96,7 @@ class RandomSampler(_BatchSampler):
         return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
 
 
-class EqualSampler(_BatchSampler):
+class EqualSampler(BatchSampler):
     """As many samples of each of several sets, in random order; an epoch has about as many as there are.
 
     A set with fewer takes its samples several times, all equally often but for one; of a larger set, each epoch takes
@@ -121,7 +121,7 @@ class EqualSampler(_BatchSampler):
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
 
-class IdentitySampler(_BatchSampler):
+class IdentitySampler(BatchSampler):
     """Batches of P identities with K samples each, P = ``batch_size`` / K.
 
     The field's rule: in each epoch the samples of an identity are shuffled and cut into groups of K, what remains

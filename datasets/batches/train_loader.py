@@ -4,20 +4,19 @@ Shape letters: B batch, N pairs of the training split.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.batches.evaluation_split import EvaluationSplit
-from datasets.batches.sampler import EqualSampler, IdentitySampler, RandomSampler
-from datasets.batches.train_pairs import TO_READ, TrainPairs
+from datasets.batches.sampler import BatchSampler
+from datasets.batches.train_pairs import TO_READ, TrainPairs, random_sampler
 from datasets.images.prefetch import prefetched
 from datasets.options import DataOptions
 from datasets.parallel import BatchLoader
 from utils import UserError
-from utils.distributed import rank, world_size
 
 
 class Place(NamedTuple):
@@ -30,6 +29,11 @@ class Place(NamedTuple):
     steps: int
     """steps that it has"""
 
+    @property
+    def shown(self) -> str:
+        """For messages: ``epoch 2``, or within an epoch ``epoch 2, step 30``."""
+        return f"epoch {self.epoch}" + (f", step {self.step}" if self.step < self.steps else "")
+
 
 class _Batches:
     """One epoch after another of a sampler's batches, ready on the device."""
@@ -37,7 +41,7 @@ class _Batches:
     def __init__(
         self,
         pairs: TrainPairs,
-        sampler: RandomSampler | IdentitySampler | EqualSampler,
+        sampler: BatchSampler,
         workers: int,
         device: torch.device,
         keep_workers: bool = False,
@@ -99,8 +103,9 @@ class TrainLoader:
             self.real = torch.from_numpy(caption_index == np.arange(len(pairs)))
         self.seed = options.seed
         """of every random choice"""
-        self._sampler = _sampler(pairs, options)
+        self._sampler = pairs.sampler(options)
         self._epoch, self._step = 1, 0
+        self._num_steps: int | None = None
         self._batches: _Batches | None = _Batches(pairs, self._sampler, options.workers, device, keep_workers=True)
 
     @property
@@ -108,9 +113,30 @@ class TrainLoader:
         """The epoch that is running, and the steps given out in it."""
         return Place(self._epoch, self._step, self.steps(self._epoch))
 
+    @property
+    def epoch_steps(self) -> int:
+        """Batches in a whole epoch; with the identity sampler, in the first one."""
+        return self._sampler.num_batches(1)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the start of the run; with the identity sampler, about as many."""
+        return (self._epoch - 1) * self.epoch_steps + self._step
+
+    def end_after(self, num_steps: int) -> None:
+        """Let the epoch in which the run has done so many steps end there; 0: at its own end, as ever.
+
+        Raises:
+            UserError: epochs vary in length.
+        """
+        if num_steps and self._options.sampler == "identity":
+            raise UserError("--num_steps: not with --sampler identity, whose epochs vary in length; give --num_epoch")
+        self._num_steps = num_steps or None
+
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
-        return self._sampler.num_batches(epoch)
+        whole = self._sampler.num_batches(epoch)
+        return whole if self._num_steps is None else max(0, min(whole, self._num_steps - (epoch - 1) * whole))
 
     def seek(self, epoch: int, step: int = 0) -> None:
         """Let the next batch be the one after ``step`` batches of an epoch."""
@@ -124,9 +150,12 @@ class TrainLoader:
             ImageError: an image cannot be decoded; names the file.
         """
         self._sampler.set_epoch(self._epoch, self._step)
-        for batch in self._batches:
+        steps = self.steps(self._epoch)
+        for batch in self._batches if self._step < steps else ():
             self._step += 1
             yield batch
+            if self._step == steps:
+                break
 
     def again(self, fields: tuple[str, ...], epoch: int, plain: bool) -> _Batches:
         """Every pair once in random batches, whatever ``--sampler`` says: for a look at them before an epoch.
@@ -136,7 +165,7 @@ class TrainLoader:
             epoch: random choices differ from epoch to epoch, and from those of training in the same epoch.
             plain: without augmentation, and in the same full batches in every epoch.
         """
-        sampler = _random_sampler(len(self._pairs), self._options, visit=1, alike=plain)
+        sampler = random_sampler(len(self._pairs), self._options, visit=1, alike=plain)
         sampler.set_epoch(epoch)
         return _Batches(self._pairs.with_fields(fields, plain), sampler, self._options.workers, self._device)
 
@@ -148,20 +177,3 @@ class TrainLoader:
         """The training split as evaluation sees one: every image and caption once, as they are."""
         pairs = self._pairs
         return EvaluationSplit("train", pairs.records, pairs.images, pairs.form, self._options, self._device)
-
-
-def _sampler(pairs: TrainPairs, options: DataOptions) -> RandomSampler | IdentitySampler | EqualSampler:
-    share = {"rank": rank(), "world_size": world_size()}
-    if options.joint_sampling == "equal":
-        if len(options.dataset_names) == 1 or options.sampler == "identity":
-            needs = "several data sets in --dataset_name" if options.sampler == "random" else "--sampler random"
-            raise UserError(f"--joint_sampling equal: needs {needs}")
-        sets = [pairs.records[record].part for record in pairs.record_N]
-        return EqualSampler(sets, options.batch_size, options.seed, **share)
-    if options.sampler == "identity":
-        return IdentitySampler(pairs.pids, options.batch_size, options.num_instance, options.seed, **share)
-    return _random_sampler(len(pairs), options)
-
-
-def _random_sampler(total: int, options: DataOptions, **more: Any) -> RandomSampler:
-    return RandomSampler(total, options.batch_size, options.seed, rank=rank(), world_size=world_size(), **more)

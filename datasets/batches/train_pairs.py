@@ -6,6 +6,7 @@ Shape letters: B batch, L text length, N pairs of the training split.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,17 @@ from datasets.batches.fields import (
     require_mask,
     trim,
 )
+from datasets.batches.sampler import BatchSampler, EqualSampler, IdentitySampler, RandomSampler
 from datasets.captions import AugmentOptions, WordDeletion, augment_tokens
 from datasets.images.decode import ImageError
 from datasets.images.source import Images
+from datasets.options import DataOptions
 from datasets.records import ImageRecord
+from utils import UserError
+from utils.distributed import rank, world_size
 from utils.inputs import InputFormat
 
+_NO_TOKENS = np.empty(0, np.int64)
 TO_READ = "records_to_read"
 """batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
 
@@ -59,10 +65,8 @@ class TrainPairs(TorchDataset):
             augment: what random views are like.
             seed: of every random choice.
         """
-        self.records, self.images, self.form, self.seed = tuple(records), images, form, seed
-        self.padded = TEXT_FIELDS if form.reads_padding else padded
-        require_mask(fields, augment, form.tokenizer)
-        refuse_unread(fields, augment)
+        self._prepare(images, form, fields, padded, augment, seed)
+        self.records = tuple(records)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
         self.translation_N: np.ndarray | None = None
@@ -76,6 +80,21 @@ class TrainPairs(TorchDataset):
         self.deletion = None
         if augment.word_deletion:
             self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
+
+    def _prepare(
+        self,
+        images: Images,
+        form: InputFormat,
+        fields: tuple[str, ...],
+        padded: tuple[str, ...],
+        augment: AugmentOptions,
+        seed: int,
+    ) -> None:
+        """What does not depend on where the pairs come from."""
+        self.images, self.form, self.seed = images, form, seed
+        self.padded = TEXT_FIELDS if form.reads_padding else padded
+        require_mask(fields, augment, form.tokenizer)
+        refuse_unread(fields, augment)
         self._choose(fields, augment)
 
     def _choose(self, fields: tuple[str, ...], augment: AugmentOptions, plain: bool = False) -> None:
@@ -141,30 +160,37 @@ class TrainPairs(TorchDataset):
         return self.images.read_batch([self.records[record].path for record in records_B.tolist()], pin_memory)
 
     def _sample(self, epoch: int, index: int, visit: int = 0) -> Sample:
-        image_id = int(self.record_N[index])
+        image_id = self._image_of(index)
         sample = Sample(
             seed=self.seed,
             epoch=epoch,
             index=index,
-            pid=self.records[image_id].pid,
+            pid=self._pid_of(image_id),
             image_id=image_id,
-            tokens_L=self.ids_NL[index],
-            length=int(self.length_N[index]),
+            tokens_L=_NO_TOKENS,
+            length=0,
             tokenizer=self.form.tokenizer,
             size=self.images.size,
-            original=self._original(image_id),
+            original=self._original(image_id) if self._needs_original else (0, 0),
             visit=visit,
         )
-        if (row := self._row_of_text(sample)) != index:
-            sample = replace(sample, tokens_L=self.ids_NL[row], length=int(self.length_N[row]))
-        if self.deletion is not None:
-            tokens_L, length = self.deletion(row, sample.rng("words"))
-            sample = replace(sample, tokens_L=tokens_L, length=length)
+        tokens_L, length = self._caption(sample)
         if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
-            rng = sample.rng("txt_aug")
-            tokens_L, length = augment_tokens(sample.tokens_L, sample.length, sample.tokenizer, rng)
-            sample = replace(sample, tokens_L=tokens_L, length=length)
-        return sample
+            tokens_L, length = augment_tokens(tokens_L, length, sample.tokenizer, sample.rng("txt_aug"))
+        return replace(sample, tokens_L=tokens_L, length=length)
+
+    def _image_of(self, index: int) -> int:
+        return int(self.record_N[index])
+
+    def _pid_of(self, image_id: int) -> int:
+        return self.records[image_id].pid
+
+    def _caption(self, sample: Sample) -> tuple[np.ndarray, int]:
+        """(L,) ids of the caption of a pair, perhaps without some words, and how many are tokens."""
+        row = self._row_of_text(sample)
+        if self.deletion is not None:
+            return self.deletion(row, sample.rng("words"))
+        return self.ids_NL[row], int(self.length_N[row])
 
     def _row_of_text(self, sample: Sample) -> int:
         """The row of a caption, or that of its back translation in its place."""
@@ -174,4 +200,22 @@ class TrainPairs(TorchDataset):
         return translated
 
     def _original(self, image_id: int) -> tuple[int, int]:
-        return self.images.original_size(self.records[image_id].path) if self._needs_original else (0, 0)
+        return self.images.original_size(self.records[image_id].path)
+
+    def sampler(self, options: DataOptions) -> BatchSampler:
+        """The order of training. Raises UserError where flags do not fit."""
+        share = {"rank": rank(), "world_size": world_size()}
+        if options.joint_sampling == "equal":
+            if len(options.dataset_names) == 1 or options.sampler == "identity":
+                needs = "several data sets in --dataset_name" if options.sampler == "random" else "--sampler random"
+                raise UserError(f"--joint_sampling equal: needs {needs}")
+            sets = [self.records[record].part for record in self.record_N]
+            return EqualSampler(sets, options.batch_size, options.seed, **share)
+        if options.sampler == "identity":
+            return IdentitySampler(self.pids, options.batch_size, options.num_instance, options.seed, **share)
+        return random_sampler(len(self), options)
+
+
+def random_sampler(total: int, options: DataOptions, **more: Any) -> RandomSampler:
+    """Random batches of ``total`` samples; ``more``: arguments of :class:`RandomSampler`."""
+    return RandomSampler(total, options.batch_size, options.seed, rank=rank(), world_size=world_size(), **more)

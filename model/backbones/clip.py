@@ -30,7 +30,7 @@ class CLIP(Backbone):
     """Both towers with CLIP's random initialisation, to be filled with trained weights."""
 
     name = "clip"
-    gives_attention = True
+    gives_attention = gives_early = True
 
     def __init__(
         self, sizes: ClipSizes, architecture: Architecture = OPENAI, tokenizer: Tokenizer | None = None
@@ -69,12 +69,17 @@ class CLIP(Backbone):
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features, with the prompts if there are any."""
         prompts = () if self.prompts is None else self.prompts.image()
-        return self.visual(images_BCHW, prompts, self.with_attention)
+        return self.visual(images_BCHW, prompts, self.with_attention, self.early_blocks)
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
         """Token ids to tokens and pooled features, with the prompts if there are any."""
         prompts = () if self.prompts is None else self.prompts.text()
         return self.text(ids_BL, lengths_B, prompts, self.with_attention)
+
+    def early_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """See the base class."""
+        prompts = () if self.prompts is None else self.prompts.text()
+        return self.text(ids_BL, lengths_B, prompts, skip=self.early_blocks).tokens
 
     def blocks(self) -> Iterator[nn.Module]:
         """Those of the image tower, then those of the text tower."""

@@ -66,17 +66,23 @@ class SiglipImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(width, form.eps)
         self.pool = AttentionPool(width, sizes.vision_hidden, form)
 
-    def forward(self, images_BCHW: Tensor) -> Encoded:
-        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0."""
+    def forward(self, images_BCHW: Tensor, early: int = 0) -> Encoded:
+        """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0.
+
+        ``early`` adds the patches before so many blocks from the end.
+        """
         x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2) + self.positional_embedding
-        tokens_BLD = self.pool(self.ln_post(self.transformer(x_BLW)[0]))
-        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()))
+        x_BLW, _, early_BLW = self.transformer(x_BLW, early=early)
+        tokens_BLD = self.pool(self.ln_post(x_BLW))
+        early_BPD = None if early_BLW is None else self.pool(self.ln_post(early_BLW))[:, 1:].detach()
+        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()), early=early_BPD)
 
 
 class SigLIP(Backbone):
     """Both towers, to be filled with trained weights."""
 
     name = "siglip"
+    gives_early = True
 
     def __init__(self, sizes: ClipSizes, architecture: Architecture, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -98,11 +104,15 @@ class SigLIP(Backbone):
 
     def encode_image(self, images_BCHW: Tensor) -> Encoded:
         """Normalised pixels to tokens and pooled features."""
-        return self.visual(images_BCHW)
+        return self.visual(images_BCHW, self.early_blocks)
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
         """Token ids with all their padding to tokens and pooled features; the lengths are not read."""
         return self.text(ids_BL, lengths_B)
+
+    def early_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """See the base class."""
+        return self.text(ids_BL, lengths_B, skip=self.early_blocks).tokens
 
     def blocks(self) -> Iterator[nn.Module]:
         """Those of the image tower, its pooling, then those of the text tower."""

@@ -88,6 +88,9 @@ class Encoded(NamedTuple):
     only where :attr:`Backbone.with_attention` asks for it"""
     selected: Tensor | None = None
     """(B, E) a second embedding, made of the tokens that matter most, not normalised; only with token selection"""
+    early: Tensor | None = None
+    """(B, P, D) an image's patches before the last :attr:`Backbone.early_blocks` blocks, in the joint space, without
+    gradient; only where that is not 0"""
 
     @property
     def embeddings(self) -> tuple[Tensor, ...]:
@@ -144,6 +147,10 @@ class Backbone(nn.Module):
     """whether the towers can say what their pooled token attends to"""
     with_attention = False
     """whether they do: :attr:`Encoded.attention`"""
+    gives_early: ClassVar[bool] = False
+    """whether the towers can say what their tokens were some blocks before the end"""
+    early_blocks = 0
+    """how many blocks before the end: :attr:`Encoded.early`, and :meth:`early_text`; 0: nowhere"""
     text_dropout = 0.0
     """probability of dropping an attention probability of the text tower in training"""
 
@@ -174,6 +181,10 @@ class Backbone(nn.Module):
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:
         """Token ids to tokens and pooled features; ``lengths_B``: tokens of each caption, start and end included."""
+        raise NotImplementedError
+
+    def early_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """(B, L, D) the tokens of captions before the last :attr:`early_blocks` blocks, in the joint space."""
         raise NotImplementedError
 
     def blocks(self) -> Iterator[nn.Module]:

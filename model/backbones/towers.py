@@ -159,22 +159,31 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(Block(width, heads, hidden, form) for _ in range(layers))
 
     def forward(
-        self, x_BLW: Tensor, prompts: Sequence[Tensor] = (), start: int = 0, row_B: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) to (B, L, W), and to (B, L) what the tokens at position ``row_B`` attend to in the last block.
+        self,
+        x_BLW: Tensor,
+        prompts: Sequence[Tensor] = (),
+        start: int = 0,
+        row_B: Tensor | None = None,
+        early: int = 0,
+        skip: int = 0,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, L, W) to (B, L, W), to (B, L) what the tokens at position ``row_B`` attend to in the last block, and to
+        what they were before the last ``early`` blocks, without gradient. The last ``skip`` blocks are left out.
 
         Prompts, (P, W) for each of the first blocks, stand from position ``start`` on: those of the first block are in
         the input already, those of the others replace them.
         """
-        attention_BL = None
-        for layer, block in enumerate(self.resblocks):
+        attention_BL = early_BLW = None
+        for layer, block in enumerate(self.resblocks[: max(len(self.resblocks) - skip, 0)]):
+            if early and layer == max(len(self.resblocks) - early, 0):
+                early_BLW = x_BLW.detach()
             if 0 < layer < len(prompts):
                 after = start + len(prompts[layer])
                 x_BLW = inserted(x_BLW[:, :start], prompts[layer], x_BLW[:, after:])
             if row_B is not None and layer == len(self.resblocks) - 1:
                 attention_BL = block.attn.weights(block.ln_1(x_BLW.detach()), row_B, self.causal)
             x_BLW = block(x_BLW, self.causal)
-        return x_BLW, attention_BL
+        return x_BLW, attention_BL, early_BLW
 
     def init(self) -> None:
         """CLIP's initialisation: residual outputs shrink with the depth of the network."""
@@ -213,11 +222,13 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(width, form.eps)
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
 
-    def forward(self, images_BCHW: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False) -> Encoded:
+    def forward(
+        self, images_BCHW: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False, early: int = 0
+    ) -> Encoded:
         """(B, 3, height, width) normalised pixels to tokens (B, 1 + patches, D); the pooled feature is token 0.
 
         Prompts, (P, W) for each of the first blocks, stand after the patches and are not among the tokens returned.
-        ``with_attention`` adds what token 0 attends to.
+        ``with_attention`` adds what token 0 attends to, ``early`` the patches before so many blocks from the end.
         """
         x_BLW = self.conv1(images_BCHW).flatten(2).transpose(1, 2)
         cls_B1W = self.class_embedding.to(x_BLW.dtype).expand(x_BLW.shape[0], 1, -1)
@@ -226,10 +237,11 @@ class ImageTower(nn.Module):
         if prompts:
             x_BLW = inserted(x_BLW, prompts[0], x_BLW[:, :0])
         row_B = torch.zeros(x_BLW.shape[0], dtype=torch.long, device=x_BLW.device) if with_attention else None
-        x_BLW, attention_BL = self.transformer(self.ln_pre(x_BLW), prompts, start=length, row_B=row_B)
+        x_BLW, attention_BL, early_BLW = self.transformer(self.ln_pre(x_BLW), prompts, length, row_B, early)
         tokens_BLD = self.ln_post(x_BLW[:, :length]) @ self.proj
         attention_BL = None if attention_BL is None else attention_BL[:, :length]
-        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()), attention_BL)
+        early_BPD = None if early_BLW is None else (self.ln_post(early_BLW[:, 1:length]) @ self.proj).detach()
+        return Encoded(tokens_BLD, tokens_BLD[:, 0], tokens_BLD.new_zeros(()), attention_BL, early=early_BPD)
 
 
 class TextTower(nn.Module):
@@ -250,7 +262,12 @@ class TextTower(nn.Module):
         nn.init.normal_(self.positional_embedding, std=0.01)
 
     def forward(
-        self, ids_BL: Tensor, lengths_B: Tensor, prompts: Sequence[Tensor] = (), with_attention: bool = False
+        self,
+        ids_BL: Tensor,
+        lengths_B: Tensor,
+        prompts: Sequence[Tensor] = (),
+        with_attention: bool = False,
+        skip: int = 0,
     ) -> Encoded:
         """Token ids (B, L), L up to the context length, to tokens (B, L, D) and the pooled one.
 
@@ -258,7 +275,7 @@ class TextTower(nn.Module):
         token l belongs to id l. Ids for which they leave no room in the context are cut off (and so are their tokens).
 
         ``lengths_B``: tokens of each caption, start and end included. ``with_attention`` adds what the end token
-        attends to.
+        attends to; ``skip`` leaves out the last blocks.
         """
         if not self.transformer.causal:
             lengths_B = torch.full_like(lengths_B, ids_BL.shape[1])  # pools the last position, whatever stands there
@@ -271,7 +288,7 @@ class TextTower(nn.Module):
             x_BLW = inserted(x_BLW[:, :1], prompts[0], x_BLW[:, 1:])
         x_BLW = x_BLW + self.positional_embedding[: x_BLW.shape[1]]
         row_B = end_B + room if with_attention else None
-        x_BLW, attention_BL = self.transformer(x_BLW, prompts, start=1, row_B=row_B)
+        x_BLW, attention_BL, _ = self.transformer(x_BLW, prompts, 1, row_B, skip=skip)
         if prompts:
             x_BLW = torch.cat([x_BLW[:, :1], x_BLW[:, 1 + room :]], dim=1)
             if attention_BL is not None:

@@ -5,6 +5,7 @@ from model.losses.base import LossHead
 from model.losses.citc import CITC
 from model.losses.cmpm import CMPM
 from model.losses.cons import Cons
+from model.losses.dual_masking import DualMasking
 from model.losses.identity import ID
 from model.losses.instance_memory import InstanceMemory
 from model.losses.itc import ITC
@@ -13,6 +14,7 @@ from model.losses.itm import ITM
 from model.losses.memory import Memory
 from model.losses.memory_soft import MemorySoft
 from model.losses.mlm import MLM
+from model.losses.nam import NAM
 from model.losses.nitc import NITC
 from model.losses.ritc import RITC
 from model.losses.sdm import SDM
@@ -39,4 +41,6 @@ HEADS: dict[str, type[LossHead]] = {
     "ritc": RITC,
     "citc": CITC,
     "ss": SS,
+    "nam": NAM,
+    "dual_masking": DualMasking,
 }

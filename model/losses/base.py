@@ -6,6 +6,7 @@ Shape letters: B batch (rows: images, columns: texts), D embedding, N pairs of t
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -75,6 +76,8 @@ class Sizes(NamedTuple):
     num_ids: int
     num_pairs: int
     num_images: int
+    text_length: int = 77
+    """tokens that a caption is truncated to"""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class LossHead(nn.Module):
     """names of adapters whose output this loss reads"""
     weight_flag: ClassVar[str] = ""
     """option that holds :attr:`weight`; None there, or no such option, means 1 or what a preset says"""
+    reads_early: ClassVar[bool] = False
+    """whether this loss looks at tokens some blocks before the end of the towers"""
     roles: ClassVar[dict[str, str]] = {}
     """optimiser role of the parameters below a name ("" for all); without an entry: "plain" """
 
@@ -128,6 +133,12 @@ class LossHead(nn.Module):
 
     def before_epoch(self, training_pass: TrainingPass) -> None:
         """Look at the training split before an epoch begins, to fill a memory for instance; most heads need nothing."""
+
+    def open(self, folder: Path, step: int) -> None:
+        """Open files in a run directory, as they were after ``step`` steps of the run; most heads have none."""
+
+    def saved(self) -> None:
+        """A checkpoint has just been written, to which files may have to be set back; most heads have none."""
 
     def after_step(self, views: BatchViews) -> None:
         """Update memories once the optimiser has made its step; most heads have none."""

@@ -42,7 +42,8 @@ def draw_curves(history: Sequence[Entry]) -> Figure:
     for name in dict.fromkeys(name for entry in train for name in entry.lr):
         _line(rates, f"base {name}", [(entry.position, entry.lr.get(name)) for entry in train], steps=True)
     evaluations = [entry for entry in history if entry.val]
-    for name in ("R1", "mAP"):
+    singly = {name: None for entry in evaluations for name in entry.val if name.endswith(" R1")}  # of several data sets
+    for name in ("R1", "mAP", *singly):
         _line(scores, name, [(entry.position, entry.val.get(name)) for entry in evaluations], marker="o")
     for axes, label in ((losses, "loss (mean of the epoch so far)"), (rates, "learning rate"), (scores, "percent")):
         label_axes(axes, "epoch", label)

@@ -80,7 +80,7 @@ def cut_history(run_dir: Path, epoch: int, step: int) -> None:
     """
 
     def keeps(entry: Entry) -> bool:  # a state after the last step of an epoch does not know that it was evaluated
-        done = entry.epoch == epoch and entry.step <= step and not entry.val
+        done = entry.epoch == epoch and entry.step <= step and not (entry.val and entry.step == entry.steps)
         return entry.epoch < epoch or (done and not (entry.division and not step))  # which is divided once more
 
     write_text(run_dir / NAME, "".join(entry.line() for entry in read_history(run_dir) if keeps(entry)))

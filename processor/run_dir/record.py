@@ -1,5 +1,6 @@
 """run.json: the settings and results of a run, for comparing runs later."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -7,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from utils import UserError
 from utils.device import Precision
 from utils.distributed import on_main, world_size
 from utils.files import file_sha256, write_text
@@ -30,7 +32,11 @@ class RunRecord:
     """run.json in a run directory; written when training starts, with every last.pth, and when it ends."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], resumed: bool) -> None:
-        """``facts``: see :func:`facts_of`. A ``resumed`` run keeps its start and adds to its time."""
+        """``facts``: see :func:`facts_of`. A ``resumed`` run keeps its start and adds to its time.
+
+        Raises:
+            UserError: the annotations are not those that a ``resumed`` run began with.
+        """
         self.path = folder / "run.json"
         earlier = read_record(self.path) if resumed else {}
         if resumed and (not earlier or "earlier_record" in earlier):
@@ -39,6 +45,12 @@ class RunRecord:
         self._content = {**facts, "started": earlier.get("started", _now())}
         if facts["weights_sha256"] is None:  # a resumed run does not read --finetune again
             self._content["weights_sha256"] = earlier.get("weights_sha256")
+        data = "annotation_sha256"
+        if earlier.get(data) and earlier[data] != facts[data]:
+            raise UserError(
+                f"--resume: the annotations of the training data have changed since {folder} began; restore them, or "
+                "start a new run"
+            )
         if earlier and (earlier.get("version"), earlier.get("modified")) != (facts["version"], facts["modified"]):
             log.warning("resumed with different code (was %s, is %s)", earlier.get("version"), facts["version"])
 
@@ -59,7 +71,7 @@ class RunRecord:
 
 
 def facts_of(
-    flags: Mapping[str, Any], precision: Precision, weights: Path | None, annotation: Path | None
+    flags: Mapping[str, Any], precision: Precision, weights: Path | None, annotations: Sequence[Path]
 ) -> dict[str, Any]:
     """What run.json holds from the start; ``weights`` is the file that training starts from, None for random ones."""
     commit, modified = code_version()
@@ -75,9 +87,15 @@ def facts_of(
         "flags": dict(flags),
         "losses": flags["loss_names"],
         "weights_sha256": weights and file_sha256(weights),
-        "annotation_sha256": annotation and file_sha256(annotation),
+        "annotation_sha256": _digest(annotations),
         "seed": flags["seed"],
     }
+
+
+def _digest(paths: Sequence[Path]) -> str | None:
+    """The SHA-256 of a file, or of the digests of several one after another."""
+    digests = [file_sha256(path) for path in paths]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else next(iter(digests), None)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.records import Dataset
 from processor.run_dir.checkpoint import write_checkpoint
 from processor.run_dir.history import Entry, append_entry, cut_history, read_history
 from processor.run_dir.layout import RunOptions
@@ -23,13 +22,16 @@ REDRAW_SECONDS = 10
 
 
 def open_run_dir(
-    path: Path, options: Options, precision: Precision, weights: Path | None, dataset: Dataset
+    path: Path, options: Options, precision: Precision, weights: Path | None, annotations: Sequence[Path]
 ) -> "RunDir":
     """The run directory that these flags begin or, in a resumed run, continue.
 
-    ``weights`` is the file that training starts from, None for random ones.
+    ``weights`` is the file that training starts from, None for random ones; ``annotations`` are those of the data.
+
+    Raises:
+        UserError: the run continues and the annotations have changed.
     """
-    facts = facts_of(options.flat(), precision, weights, dataset.annotation)
+    facts = facts_of(options.flat(), precision, weights, annotations)
     return RunDir(path, RunRecord(path, facts, options.get(RunOptions).resume))
 
 
@@ -113,6 +115,8 @@ class RunDir:
 
 def _ticks(entry: Entry) -> int:
     """A step counts by its middle, so that an evaluation, at a whole epoch, comes after the last step before it."""
-    if entry.val or not entry.step:
-        return TICKS * (entry.epoch - (not entry.val))
+    if entry.val:
+        return math.floor(TICKS * entry.position)
+    if not entry.step:
+        return TICKS * (entry.epoch - 1)
     return math.floor(TICKS * (entry.epoch - 1 + (entry.step - 0.5) / entry.steps))

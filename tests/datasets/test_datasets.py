@@ -68,7 +68,7 @@ def test_every_entry_is_opened_by_its_flag(name: str, roots: dict[str, Path]):
 
 def test_the_flag_offers_the_registry():
     (flag,) = (flag for flag in flags_of(DataOptions) if flag.name == "dataset_name")
-    assert flag.choices == tuple(DATASETS)
+    assert flag.choices == (*DATASETS, "Shards")
     assert flag.default in DATASETS
     with pytest.raises(UserError, match=f"--dataset_name 'Market': choose one of {', '.join(DATASETS)}"):
         flag.coerce("Market")

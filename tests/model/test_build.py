@@ -77,6 +77,9 @@ def batch_for(backbone: Backbone) -> dict[str, torch.Tensor]:
         "pids": torch.tensor([0, 1, 2, 0, 1, 2]),
         "image_ids": torch.arange(6),
         "index": torch.arange(6),
+        "mask_draws": torch.rand(ids.shape),
+        "mask_hidden": masked.clone(),
+        "mask_words": torch.from_numpy(tokenizer.is_word_V)[ids],
     }
 
 

@@ -20,6 +20,7 @@ from processor.evaluator import Evaluator
 from processor.run_dir.history import read_history
 from processor.run_dir.run_dir import open_run_dir
 from processor.trainer import LoopOptions, NotFinite, Trainer
+from processor.training_pass import training_pass
 from solver import build_solver
 from tests.helpers.runs import SMALL
 from utils import UserError
@@ -39,7 +40,7 @@ def make_trainer(data_root: Path, tmp_path: Path) -> Callable[..., Trainer]:
         form, device = model.input_format(77), model.precision.device
         loader = opened.train_loader(form, model.needed_fields, model.padded_fields, device)
         evaluator = Evaluator(model, opened.split("test", form, device))
-        run_dir = open_run_dir(tmp_path, options, model.precision, None, opened.dataset)
+        run_dir = open_run_dir(tmp_path, options, model.precision, None, opened.annotations)
         optimizer, schedule = build_solver(model.parameter_roles(), get)
         return Trainer(model, optimizer, schedule, loader, evaluator, run_dir, get(LoopOptions))
 
@@ -283,9 +284,9 @@ def test_every_pair_is_judged_whatever_the_sampler(make_trainer):
         trainer = make_trainer(*RDE, *flags)
         judged = []
         trainer.model.division.divide = lambda loss_KN, *_, seen=judged: seen.append(loss_KN) or {}
-        trainer.model.before_epoch(trainer._training_pass(1))
+        trainer.model.before_epoch(training_pass(trainer.model, trainer.loader, 1))
         assert judged[0].isfinite().all() and judged[0].shape == (2, len(trainer.loader.pids))
-        assert torch.equal(trainer._training_pass(1).matched_N, trainer.loader.real)
+        assert torch.equal(training_pass(trainer.model, trainer.loader, 1).matched_N, trainer.loader.real)
         assert trainer.model.token_selection.image.norm.num_batches_tracked == 0
 
 

@@ -26,7 +26,7 @@ def process(monkeypatch: pytest.MonkeyPatch):
     """Be one of several processes."""
 
     def become(rank: int, world_size: int) -> None:
-        for module in ("datasets.batches.train_loader", "datasets.batches.evaluation_split"):
+        for module in ("datasets.batches.train_pairs", "datasets.batches.evaluation_split"):
             monkeypatch.setattr(f"{module}.rank", lambda: rank)
             monkeypatch.setattr(f"{module}.world_size", lambda: world_size)
 

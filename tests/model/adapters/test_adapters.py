@@ -62,7 +62,10 @@ def batch():
         "pids": torch.tensor([0, 1, 1, 2]),
         "image_ids": torch.tensor([0, 2, 2, 5]),
         "index": torch.arange(4),
+        "mask_draws": torch.from_numpy(rng.random((4, 20), dtype=np.float32)),
+        "mask_words": torch.from_numpy(np.stack(words)),
     }
+    fields["mask_hidden"] = fields["mlm_ids"]
     views = ("images_aug", "images_mvs", "images_ss1", "images_ss2")
     fields |= {**dict.fromkeys(views, fields["images"].flip(3)), "caption_ids_aug": fields["mlm_ids"]}
     fields |= {f"{name}_lengths": lengths for name in ("caption_ids", "mlm_ids", "caption_ids_aug")}
