@@ -77,6 +77,10 @@ class FirstStep:
     """In place of the loader: always in the first step of the first epoch."""
 
     place = Place(1, 1, 1)
+    epoch_steps = 1
+
+    def end_after(self, num_steps: int) -> None:
+        """There is no end."""
 
 
 def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision, run_dir: Path) -> Step:
