@@ -100,7 +100,9 @@ class Bench:
         index = torch.arange(pairs, device=self.device)
         views = {name: batch["images"].clone() for name in IMAGE_FIELDS if name not in batch}
         second = {"caption_ids_aug": batch["mlm_ids"].clone(), "caption_ids_aug_lengths": batch["mlm_ids_lengths"]}
-        return {**batch, **views, **second, "index": index, "image_ids": index}
+        ids = batch["mlm_ids"]
+        masking = {"mask_draws": torch.rand(ids.shape, device=self.device), "mask_hidden": ids, "mask_words": ids > 0}
+        return {**batch, **views, **second, **masking, "index": index, "image_ids": index}
 
     def left(self) -> float:
         """Seconds."""
