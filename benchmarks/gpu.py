@@ -35,6 +35,7 @@ from benchmarks import evaluate
 from benchmarks.itm import IDS
 from benchmarks.train_step import DTYPES, compare, draw_batch, open_clip_step, peak_tflops, plain, step_of
 from datasets.augmentation import IMAGE_FIELDS, view_named
+from model.adapters.prompts import PromptOptions
 from model.backbones import BackboneOptions, load_backbone
 from model.build import build_retriever
 from model.losses.base import PairFeatures, TrainingPass
@@ -191,7 +192,9 @@ def systems(bench: Bench) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         for recipe in recipes:
             for name in bench.precisions:
-                options = bench.options(recipe, "--pretrain_choice", "tiny", "--cmt_depth", "1", "--prompt_depth", "1")
+                tiny = ["--pretrain_choice", "tiny", "--cmt_depth", "1"]
+                prompted = bench.options(recipe, *tiny).get(PromptOptions).depth > 0
+                options = bench.options(recipe, *tiny, *(["--prompt_depth", "1"] if prompted else []))
                 model = bench.retriever(options, bench.precision(name), 8)
                 step_of(model, options.get, batch, Path(folder))()
                 bad = [key for key, value in model.named_parameters() if not torch.isfinite(value).all()]
