@@ -3,8 +3,7 @@
 People without identities are written in four of the published annotation forms. A part of the captions is noisy: words
 are exchanged for other people's, or the whole caption is another image's. They are imported into shards, and small
 towers are trained on them from random weights. Each is tested on people of another seed as it is (direct transfer) and
-after fine-tuning on a few of them with identities, beside towers that never saw the shards. What is finished is not done
-again.
+after fine-tuning on a few of them with identities, beside towers that never saw the shards. What is finished is kept.
 
     bash configs/pretraining_demo.sh
 """

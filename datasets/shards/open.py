@@ -62,13 +62,15 @@ def open_shards(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str
     options, own = get(DataOptions), get(ShardOptions)
     for split, flag in splits.items():
         if split != "train":
-            raise UserError(f"{flag} {split}: {SHARDS} has none; evaluate on other data with --val_sets NAME=ROOT_DIR")
+            raise UserError(
+                f"{flag} {split}: {SHARDS} has none; evaluate on other data with --val_sets NAME=ROOT_DIR, and test with "
+                "--dataset_name NAME --root_dir ROOT_DIR"
+            )
     _refuse(get, own, len(options.roots))
     options.check_workers()
     folders = ShardFolders([ShardIndex(root) for root in options.roots])
-    sizes = {tuple(index.about.get("resize") or ()) for index in folders.indexes} - {()}
-    for other in sizes - {tuple(size)}:
-        log.warning("shards hold images of %d x %d pixels, which are resized to %d x %d", *other, *size)
+    for index in folders.indexes:
+        _require_size(index, size)
     weights = own.mix or (1.0,) * len(folders.indexes)
     table = PrettyTable(["folder", "identities", "images", "captions", "visits per epoch"], align="r")
     for index, weight in zip(folders.indexes, weights, strict=True):
@@ -78,6 +80,16 @@ def open_shards(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str
         table.add_row([str(index.folder), ids, f"{len(index):,}", f"{index.captions:,}", f"{weight:g}"])
     log.info("%s\n%s", SHARDS, table)
     return OpenedShards(folders, options, own, Images(size), get(AugmentOptions))
+
+
+def _require_size(index: ShardIndex, size: tuple[int, int]) -> None:
+    resized = tuple(index.about.get("resize") or size)
+    if resized != tuple(size):
+        have, wanted = (" ".join(map(str, each)) for each in (resized, size))
+        raise UserError(
+            f"--root_dir {index.folder}: its images were resized to {have} on import, --img_size is {wanted}; give "
+            f"--img_size {have}, or import them with --resize {wanted} or as they are"
+        )
 
 
 def _refuse(get: GetOptions, own: ShardOptions, folders: int) -> None:

@@ -181,6 +181,14 @@ def test_data_sets_and_splits_that_are_not_there(flags: list[str], shards: list[
     assert f"{data_root}: is no folder of shards" in fails("train", *flags, "--root_dir", data_root, "--mix", "1")
 
 
+def test_shards_of_another_size_are_refused(flags: list[str], data_root: Path, tmp_path: Path, fails):
+    reid = data_root / "CUHK-PEDES"
+    options = ImportOptions("auto", (reid / "reid_raw.json",), reid / "imgs", resize=(32, 16))
+    import_shards(options, tmp_path / "small", 1)
+    said = fails("train", *flags, "--root_dir", tmp_path / "small", "--mix", "1", "--run_dir", tmp_path / "run")
+    assert f"--root_dir {tmp_path / 'small'}: its images were resized to 32 16 on import, --img_size is 64 32;" in said
+
+
 def test_a_shard_that_is_cut_off_under_a_run(flags: list[str], shards: list[Path], tmp_path: Path, fails, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(shards[0], copy)
