@@ -63,8 +63,8 @@ def open_shards(get: GetOptions, size: tuple[int, int], splits: Mapping[str, str
     for split, flag in splits.items():
         if split != "train":
             raise UserError(
-                f"{flag} {split}: {SHARDS} has none; evaluate on other data with --val_sets NAME=ROOT_DIR, and test with "
-                "--dataset_name NAME --root_dir ROOT_DIR"
+                f"{flag} {split}: {SHARDS} has none; evaluate on other data with --val_sets NAME=ROOT_DIR, and test "
+                "with --dataset_name NAME --root_dir ROOT_DIR"
             )
     _refuse(get, own, len(options.roots))
     options.check_workers()
