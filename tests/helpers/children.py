@@ -68,7 +68,7 @@ def child(argv: list[str], stepping: str, dies: tuple[str, int] | None, slow_ima
     processor.trainer.Trainer.step = counted("step", processor.trainer.Trainer.step)
     processor.run_dir.run_dir.write_checkpoint = counted("write", write_checkpoint)
     if slow_images:
-        datasets.images.cache.load_resized = lambda path, size: time.sleep(0.05) or load_resized(path, size)
+        datasets.images.cache.load_resized = lambda *args: time.sleep(0.05) or load_resized(*args)
     run_command(train_script.main, argv)
 
 
