@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.annotations import DataError, json_list
+from datasets.annotations import json_list
 from datasets.captions import AugmentOptions
-from datasets.records import Dataset, ImageRecord
+from datasets.records import DataError, Dataset, ImageRecord
 
 log = logging.getLogger("descry")
 

@@ -74,7 +74,7 @@ class BatchViews:
         values = self._batch[field]
         if id(values) not in self._again:
             with torch.no_grad():
-                self._again[id(values)] = self._whole(self._model.encode_text(values, self._batch[f"{field}_lengths"]))
+                self._again[id(values)] = self.encode_text(values, self._batch[f"{field}_lengths"])
         return self._again[id(values)]
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Encoded:

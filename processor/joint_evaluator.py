@@ -6,12 +6,15 @@ import numpy as np
 
 from datasets.batches.evaluation_split import EvaluationSplit
 from model.retriever import Retriever
-from processor.evaluator import Evaluation, Evaluator, Features
+from processor.evaluator import Evaluation, Evaluator
 from processor.metrics.ranks import QueryMetrics
 
 
 class JointEvaluator(Evaluator):
-    """Evaluates every set; the row ``t2i`` holds the means over the sets, by which the best epoch is chosen."""
+    """Evaluates every set; the row ``t2i`` holds the means over the sets, by which the best epoch is chosen.
+
+    Pictures are of the first set.
+    """
 
     def __init__(self, model: Retriever, splits: Mapping[str, EvaluationSplit]) -> None:
         """``splits`` by the name of their data set."""
@@ -33,10 +36,6 @@ class JointEvaluator(Evaluator):
             rows |= {f"{task} {name}": each.rows[task] for name, each in by_set.items()}
             queries |= {f"{task} {name}": each.queries[task] for name, each in by_set.items()}
         return Evaluation(rows, first.features, queries)
-
-    def picture(self, features: Features, queries: int = 4, k: int = 6) -> np.ndarray:
-        """Retrievals of the first set."""
-        return super().picture(features, queries, k)
 
 
 def make_evaluator(model: Retriever, splits: Mapping[str, EvaluationSplit]) -> Evaluator:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.augmentation.operations import MOST_NUMBERS, Operation
+from datasets.augmentation.operations import MOST_NUMBERS, Operation, of_rows
 from datasets.augmentation.pixels import Colour, on_device
 from datasets.augmentation.view import View
 
@@ -58,12 +58,8 @@ class Composition(View):
                 if place == _NOTHING:
                     continue
                 rows = np.flatnonzero(slot_B[:, 0] == place)
-                operation = self._operations[int(place)]
-                if len(rows) == len(images):
-                    images = operation.apply(images, slot_B[:, 1:])
-                else:
-                    index = torch.from_numpy(rows).to(images.device, non_blocking=True)
-                    images.index_copy_(0, index, operation.apply(images[index], slot_B[rows, 1:]))
+                change = functools.partial(self._operations[int(place)].apply, numbers=slot_B[rows, 1:])
+                images = of_rows(images, rows, change)
         return images
 
 

@@ -8,6 +8,7 @@ Shape letters: B images, H height, W width, N numbers of a sample, T taps of a f
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -84,8 +85,8 @@ class Jitter(Operation):
         for place, step in itertools.product(range(4), range(4)):
             rows = np.flatnonzero(steps_B4[:, place] == step)
             if len(rows) and amounts[step]:
-                changed = _CHANGES[step](_picked(images, rows), _column(numbers[rows, 1 + step], images))
-                images = _put_back(images, rows, changed)
+                amount_B = _column(numbers[rows, 1 + step], images)
+                images = of_rows(images, rows, functools.partial(_CHANGES[step], amount_B=amount_B))
         return images
 
 
@@ -202,23 +203,23 @@ def _grey(images: Tensor) -> Tensor:
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
-def _brighter(images: Tensor, factor_B: Tensor) -> Tensor:
-    return (images * factor_B.view(-1, 1, 1, 1)).clamp_(0, 1)
+def _brighter(images: Tensor, amount_B: Tensor) -> Tensor:
+    return (images * amount_B.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-def _blended(images: Tensor, other: Tensor, factor_B: Tensor) -> Tensor:
-    return torch.lerp(other, images, factor_B.view(-1, 1, 1, 1)).clamp_(0, 1)
+def _blended(images: Tensor, other: Tensor, amount_B: Tensor) -> Tensor:
+    return torch.lerp(other, images, amount_B.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-def _contrasted(images: Tensor, factor_B: Tensor) -> Tensor:
-    return _blended(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factor_B)
+def _contrasted(images: Tensor, amount_B: Tensor) -> Tensor:
+    return _blended(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), amount_B)
 
 
-def _saturated(images: Tensor, factor_B: Tensor) -> Tensor:
-    return _blended(images, _grey(images), factor_B)
+def _saturated(images: Tensor, amount_B: Tensor) -> Tensor:
+    return _blended(images, _grey(images), amount_B)
 
 
-def _hue_shifted(images: Tensor, turn_B: Tensor) -> Tensor:
+def _hue_shifted(images: Tensor, amount_B: Tensor) -> Tensor:
     """The hue of HSV moved on, by turns of the colour circle; value and saturation stay."""
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -226,7 +227,7 @@ def _hue_shifted(images: Tensor, turn_B: Tensor) -> Tensor:
     per_chroma = chroma.clamp(min=torch.finfo(images.dtype).tiny).reciprocal_()  # without chroma all differences are 0
     at_green, at_blue = (blue - red).mul_(per_chroma).add_(2), (red - green).mul_(per_chroma).add_(4)
     sixth = torch.where(value == green, at_green, at_blue)
-    sixth = torch.where(value == red, (green - blue).mul_(per_chroma), sixth).add_(6 * turn_B.view(-1, 1, 1))
+    sixth = torch.where(value == red, (green - blue).mul_(per_chroma), sixth).add_(6 * amount_B.view(-1, 1, 1))
     moved = torch.empty_like(images)
     for channel, start in enumerate((5.0, 3.0, 1.0)):  # each channel falls and rises on the circle once
         place = sixth + start
@@ -238,18 +239,12 @@ def _hue_shifted(images: Tensor, turn_B: Tensor) -> Tensor:
 _CHANGES = (_brighter, _contrasted, _saturated, _hue_shifted)
 
 
-def _picked(images: Tensor, rows: np.ndarray) -> Tensor:
-    return images if len(rows) == len(images) else images[_rows(rows, images.device)]
-
-
-def _put_back(images: Tensor, rows: np.ndarray, changed: Tensor) -> Tensor:
+def of_rows(images: Tensor, rows: np.ndarray, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images, those in ``rows`` changed together."""
     if len(rows) == len(images):
-        return changed
-    return images.index_copy(0, _rows(rows, images.device), changed)
-
-
-def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(rows).to(device, non_blocking=True)
+        return change(images)
+    index = torch.from_numpy(rows).to(images.device, non_blocking=True)
+    return images.index_copy(0, index, change(images[index]))
 
 
 def _column(values: np.ndarray, images: Tensor) -> Tensor:

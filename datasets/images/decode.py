@@ -55,20 +55,21 @@ def decode(path: Path) -> Image.Image:
         raise ImageError(f"{path}: {_reason(error, _is_empty(path))}") from None
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) of what :func:`decode` gives, from the head of the file.
+def upright_size(source: Path | bytes, name: object = None) -> tuple[int, int]:
+    """(height, width) of what :func:`decode` gives, from the head of a file or of its content.
 
     Raises:
-        ImageError: names the path and the reason.
+        ImageError: gives the reason after ``name``, without one the path.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             orientation = 1
             with suppress(Exception):
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             return (image.width, image.height) if orientation in _ON_ITS_SIDE else (image.height, image.width)
     except Exception as error:
-        raise ImageError(f"{path}: {_reason(error, _is_empty(path))}") from None
+        is_empty = not source if isinstance(source, bytes) else _is_empty(source)
+        raise ImageError(f"{name or source}: {_reason(error, is_empty)}") from None
 
 
 def decode_bytes(data: bytes, name: str) -> Image.Image:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.annotations import DataError
-from datasets.images.decode import ImageError, decode_bytes
+from datasets.images.decode import ImageError, decode_bytes, upright_size
 from datasets.shards.tar import ShardContent
 from utils.files import new_folder
 
@@ -173,6 +173,10 @@ class ShardIndex:
             ImageError: it cannot be; names the shard and the member.
         """
         return decode_bytes(self.image_bytes(image), self.name(image))
+
+    def original_size(self, image: int) -> tuple[int, int]:
+        """(height, width) of :meth:`picture`, which is not decoded for it. Raises ImageError."""
+        return upright_size(self.image_bytes(image), self.name(image))
 
     def name(self, image: int) -> str:
         """The shard and the member that hold an image, for messages."""

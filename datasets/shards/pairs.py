@@ -76,6 +76,11 @@ class ShardFolders:
         folder, within = self._locate(image)
         return self.indexes[folder].picture(within)
 
+    def original_size(self, image: int) -> tuple[int, int]:
+        """(height, width) of an image. Raises ImageError."""
+        folder, within = self._locate(image)
+        return self.indexes[folder].original_size(within)
+
     def _locate(self, image: int) -> tuple[int, int]:
         folder = _folder(self._first_image_F, image)
         return folder, image - int(self._first_image_F[folder])
@@ -160,8 +165,7 @@ class ShardPairs(TrainPairs):
         return tokenizer.framed(tokenizer.encode(text), length)
 
     def _original(self, image_id: int) -> tuple[int, int]:
-        picture = self.folders.picture(image_id)
-        return picture.height, picture.width
+        return self.folders.original_size(image_id)
 
 
 class ShardSampler(BatchSampler):

@@ -74,8 +74,8 @@ class NITC(PairwiseLoss):
 
         def of_image(image_BD: Tensor, text_BD: Tensor, again_BD: Tensor) -> Tensor:
             logits_BB = scale * cosines(image_BD, text_BD)
-            with torch.no_grad():
-                soft_BB = scale * cosines(image_BD, again_BD)
+            # without a second pass the soft labels are those of the logits, from which no gradient flows either
+            soft_BB = logits_BB if again_BD is text_BD else scale.detach() * cosines(image_BD.detach(), again_BD)
             image_to_text = nitc_rows(logits_BB, views.pids, soft_BB, share)
             return image_to_text + nitc_rows(logits_BB.T, views.pids, soft_BB.T, share)
 

@@ -139,9 +139,12 @@ def test_a_tiny_box_is_a_pixel_at_least():
 
 
 def test_views_of_a_file_on_its_side(tmp_path):
-    from datasets.images.decode import decode, upright_size
+    from datasets.images.decode import ImageError, decode, upright_size
 
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
     assert upright_size(tmp_path / "a.jpg") == decode(tmp_path / "a.jpg").size[::-1] == (30, 20)
+    assert upright_size((tmp_path / "a.jpg").read_bytes(), "a") == (30, 20)
+    with pytest.raises(ImageError, match="^a: the file is empty$"):
+        upright_size(b"", "a")
