@@ -11,13 +11,29 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from analysis.evaluated_run import RetrievalOptions, load_split
+from analysis.significance import GROUPS
+from model.checkpoints.restore import restore
+from processor.evaluator import Evaluator
+from processor.metrics.ranks import QueryMetrics
+from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
+from utils.command import parse
+from utils.device import TestDeviceOptions, pick_precision
 
 ROOT = Path(__file__).parents[1]
 RESULT = "result.json"
 """what a finished run has beside its configs.yaml"""
+QUERIES = "queries.pt"
+"""what each test query contributes to the metrics of such a run"""
 METRICS = ("R1", "R5", "R10", "mAP", "mINP")
 
 
@@ -62,14 +78,46 @@ def result_of(run_dir: Path, flags: Sequence[object]) -> dict[str, float]:
         (trained,) = re.findall(r"([\d.]+) M of [\d.]+ M parameters trained", printed)
         history = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
         val = [entry["val"]["R1"] for entry in history if entry.get("val")][-1]
-        tested = last_row(
-            run("test.py", "--config_file", run_dir / "configs.yaml", "--checkpoint", run_dir / "last.pth")
-        )
+        tested = _test(run_dir)
         path.write_text(json.dumps({**tested, "val R1": val, "trained": float(trained), "minutes": minutes}) + "\n")
         for checkpoint in run_dir.glob("*.pth"):
             checkpoint.unlink()
         print(f"{run_dir.name}: R1 {tested['R1']:.1f}, {minutes:.1f} minutes", flush=True)
     return json.loads(path.read_text())
+
+
+def _test(run_dir: Path) -> dict[str, float]:
+    """The last checkpoint's metrics on the test identities; keeps what each query contributes."""
+    argv = ["--config_file", str(run_dir / "configs.yaml")]
+    options = parse(GROUPS, argv, "", PUBLISHED_WITHOUT_EFFECT, lenient=True)
+    model = restore(run_dir / "last.pth", options.get, pick_precision(options.get(TestDeviceOptions))).model
+    _, split = load_split(options, model, options.get(RetrievalOptions).test_split)
+    found = Evaluator(model, split).evaluate(refuse_equal=True)
+    queries = found.queries["t2i"]
+    kept = {"first_rank": queries.first_rank, "values": queries.values, "pids": found.features.query_pids.cpu()}
+    torch.save(kept, run_dir / QUERIES)
+    return {name: found.rows["t2i"][name] for name in METRICS}
+
+
+def mean_queries(run_dirs: Iterable[Path]) -> tuple[QueryMetrics, Tensor]:
+    """What each query contributes in the mean over runs that were tested on the same ones, and their identities (Q,).
+
+    The rank of a first match is not averaged: it only says whether a query has one.
+    """
+    runs = [torch.load(run_dir / QUERIES, weights_only=True) for run_dir in run_dirs]
+    values = {name: torch.stack([each["values"][name] for each in runs]).mean(0) for name in runs[0]["values"]}
+    return QueryMetrics(runs[0]["first_rank"], values), runs[0]["pids"]
+
+
+def epoch_seconds(flags: Sequence[object]) -> float:
+    """What an epoch takes, with all that comes before its steps but without validation: the second of two."""
+    with tempfile.TemporaryDirectory() as folder:
+        more = ["--num_epoch", "2", "--eval_period", "2", "--log_period", "100000", "--run_dir", Path(folder) / "run"]
+        run("train.py", *flags, *more)
+        lines = (Path(folder) / "run" / "train_log.txt").read_text().splitlines()
+    ends = [line for line in lines if re.search(r"epoch \d+ step (\d+)/\1:", line)]
+    one, two = (datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f") for line in ends)
+    return (two - one).total_seconds()
 
 
 def spread(values: Sequence[float]) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from solver.muon import MuonAdamW, takes_muon
 from utils import UserError
 from utils.options import opt
 
@@ -14,7 +16,11 @@ from utils.options import opt
 class SolverOptions:
     """Flags of the optimiser."""
 
-    optimizer: str = opt("Adam", "optimiser", choices=("Adam", "AdamW", "SGD"))
+    optimizer: str = opt(
+        "Adam",
+        "optimiser; Muon: for the matrices of towers and cross former, with AdamW for the rest",
+        choices=("Adam", "AdamW", "SGD", "Muon"),
+    )
     lr: float = opt(1e-5, "learning rate", above=0)
     weight_decay: float = opt(4e-5, "weight decay", least=0)
     weight_decay_bias: float = opt(0.0, "weight decay of biases")
@@ -26,8 +32,8 @@ class SolverOptions:
     )
     lr_factor: float = opt(5.0, "learning rate factor of cross former, classifier and mlm head")
     bias_lr_factor: float | None = opt(2.0, "learning rate factor of biases; null in a yaml: that of their weights")
-    alpha: float = opt(0.9, "first beta of Adam and AdamW")
-    beta: float = opt(0.999, "second beta of Adam and AdamW")
+    alpha: float = opt(0.9, "first beta of Adam and AdamW (also beside Muon)")
+    beta: float = opt(0.999, "second beta of Adam and AdamW (also beside Muon)")
     eps: float | None = opt(None, "added to the denominator of Adam and AdamW [1e-3 and 1e-8]", above=0)
     tse_lr: float = opt(1e-3, "learning rate of RDE's second embedding", above=0)
     lora_lr: float = opt(2.5e-4, "learning rate of LoRA", above=0)
@@ -70,18 +76,25 @@ def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter, str]], options: SolverOptions
 ) -> torch.optim.Optimizer:
     """An optimiser over (name, parameter, role) triples, one group per (learning rate, decay)."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    muon: dict[tuple[float, float], list[nn.Parameter]] = {}
+    others: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, role in parameters:
+        groups = muon if options.optimizer == "Muon" and takes_muon(name, parameter.dim(), role) else others
         groups.setdefault(lr_and_decay(name, parameter.dim(), role, options), []).append(parameter)
-    if not groups:
+    if not muon and not others:
         raise UserError("nothing to train: every parameter is frozen")
-    members = [
-        {"params": list(params), "lr": lr, "base_lr": lr, "weight_decay": decay}
-        for (lr, decay), params in sorted(groups.items())
-    ]
-    betas = (options.alpha, options.beta)
+    members, betas = _members(others), (options.alpha, options.beta)
+    if options.optimizer == "Muon":
+        return MuonAdamW(_members(muon), members, options.lr, betas, options.eps or 1e-8)
     if options.optimizer == "SGD":
         return torch.optim.SGD(members, lr=options.lr, momentum=options.sgd_momentum, fused=True)
     if options.optimizer == "AdamW":
         return torch.optim.AdamW(members, lr=options.lr, betas=betas, eps=options.eps or 1e-8, fused=True)
     return torch.optim.Adam(members, lr=options.lr, betas=betas, eps=options.eps or 1e-3, fused=True)
+
+
+def _members(groups: dict[tuple[float, float], list[nn.Parameter]]) -> list[dict[str, Any]]:
+    return [
+        {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in sorted(groups.items())
+    ]

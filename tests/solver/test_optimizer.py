@@ -87,3 +87,77 @@ def test_eps(name: str, eps: float):
     roles = list(retriever("itc").parameter_roles())
     assert build_optimizer(roles, SolverOptions(optimizer=name)).defaults["eps"] == eps
     assert build_optimizer(roles, SolverOptions(optimizer=name, eps=0.5)).defaults["eps"] == 0.5
+
+
+@pytest.mark.parametrize("losses", ["itc", "sdm+id+mlm"])
+def test_muon_takes_matrices_between_hidden_features(losses: str):
+    model = retriever(losses)
+    optimizer = build_optimizer(model.parameter_roles(), SolverOptions(optimizer="Muon", lr=1e-2))
+    claimed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(claimed) == sorted(id(p) for p in model.parameters())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    (muon,) = [part for part in optimizer.parts if isinstance(part, torch.optim.Muon)]
+    taken = {names[id(parameter)] for group in muon.param_groups for parameter in group["params"]}
+    assert "clip.visual.transformer.resblocks.0.mlp.c_fc.weight" in taken and "clip.text_projection" not in taken
+    assert "clip.text.text_projection" in taken
+    others = ("embedding", "bias", "ln_", "conv1", "classifier", "fc.weight")
+    assert not any(part in name for name in taken for part in others if "c_fc" not in name)
+
+
+def naive_muon(weight: torch.Tensor, grads: list[torch.Tensor], lr: float, decay: float) -> torch.Tensor:
+    """Jordan et al., 2024, step by step: Nesterov momentum, five Newton-Schulz iterations, AdamW's size of a step."""
+    a, b, c = 3.4445, -4.775, 2.0315
+    momentum = torch.zeros_like(weight)
+    for grad in grads:
+        momentum = 0.95 * momentum + 0.05 * grad
+        x = 0.95 * momentum + 0.05 * grad
+        x = x / x.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        weight = weight * (1 - lr * decay) - lr * 0.2 * max(weight.shape) ** 0.5 * x
+    return weight
+
+
+def test_muon_steps_as_the_formula_says():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4)
+    options = SolverOptions(optimizer="Muon", lr=0.1, weight_decay=0.05, bias_lr_factor=1.0)
+    optimizer = build_optimizer(((n, p, "plain") for n, p in layer.named_parameters()), options)
+    start, grads = layer.weight.detach().clone(), [torch.randn(4, 6) for _ in range(3)]
+    bias = nn.Parameter(layer.bias.detach().clone())
+    adamw = torch.optim.AdamW([bias], lr=0.1, weight_decay=0.0)
+    for grad in grads:
+        layer.weight.grad, layer.bias.grad, bias.grad = grad.clone(), grad[:, 0].clone(), grad[:, 0].clone()
+        optimizer.step()
+        adamw.step()
+    # PyTorch's iterations are in bfloat16
+    torch.testing.assert_close(layer.weight.detach(), naive_muon(start, grads, 0.1, 0.05), rtol=0.02, atol=0.01)
+    torch.testing.assert_close(layer.bias, bias)
+
+
+def test_muon_goes_on_where_it_was_saved():
+    def trained(steps: int, state: dict | None = None, weight: dict | None = None):
+        layer = nn.Linear(6, 4)
+        torch.nn.init.constant_(layer.weight, 0.5)
+        torch.nn.init.zeros_(layer.bias)
+        if weight:
+            layer.load_state_dict(weight)
+        optimizer = build_optimizer(
+            ((n, p, "plain") for n, p in layer.named_parameters()), SolverOptions(optimizer="Muon", lr=0.1)
+        )
+        if state:
+            optimizer.load_state_dict(state)
+        generator = torch.Generator().manual_seed(5)
+        grads = [torch.randn(4, 6, generator=generator) for _ in range(4)]
+        for grad in grads[-steps:] if state else grads[:steps]:
+            layer.weight.grad, layer.bias.grad = grad, grad[:, 0]
+            optimizer.step()
+        return layer.state_dict(), optimizer
+
+    whole, _ = trained(4)
+    half, optimizer = trained(2)
+    rest, resumed = trained(2, optimizer.state_dict(), half)
+    assert len(resumed.state) == 2 and all(torch.equal(whole[name], rest[name]) for name in whole)
+    with pytest.raises(KeyError):
+        resumed.load_state_dict({})
