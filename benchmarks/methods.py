@@ -14,6 +14,7 @@ Writes methods.md and methods.png.
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from benchmarks.runs import METRICS, common_flags, epoch_seconds, mean_queries, 
 from processor.metrics.confidence import compare_queries
 from processor.run_dir.curves import COLOURS, label_axes, new_figure, save_png
 
-TBPS_CLIP = ["--schedule_per", "step", "--decay", "matrices", "--beta", "0.98", "--freeze_patch_embedding"]
+TBPS_CLIP = ["--decay", "matrices", "--beta", "0.98", "--freeze_patch_embedding"]
 TBPS_CLIP += ["--text_dropout", "0.05", "--augment", "pool", "--word_deletion", "0.05"]
 REFERENCE, OURS = "IRRA", "Descry"
 SYSTEMS = {
@@ -34,6 +35,7 @@ SYSTEMS = {
     "RDE": ["--loss_names", "TAL", "--select_ratio", "0.3", "--division_fit", "robust"],
     "TBPS-CLIP": ["--loss_names", "nitc+ritc+citc+ss", "--mvs_image", *TBPS_CLIP],
     "TBPS-CLIP, simplified": ["--loss_names", "nitc+ritc", *TBPS_CLIP],
+    OURS: ["--loss_names", "sdm+itc", "--select_ratio", "0.3", "--division", "none", "--optimizer", "Muon"],
 }
 """name to what differs from the common flags"""
 SETTINGS = {
@@ -43,6 +45,8 @@ SETTINGS = {
 }
 """name to flags, share of the people, and how many times the epochs"""
 TIMED_IDS = 600
+PAIRS_PER_ID, BATCH_SIZE, WARMUP = 4, 128, 0.1
+"""of the drawn people, of configs/demo.yaml, and share of the steps"""
 
 
 def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Namespace) -> list[str]:
@@ -52,7 +56,9 @@ def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Nam
     given = argparse.Namespace(**{**vars(args), "train_ids": ids, "root_dir": args.root_dir / str(ids)})
     given.epochs = epochs
     splits = ["--mannequin_val_ids", "200", "--mannequin_test_ids", "500", "--noisy_seed", str(seed)]
-    return [*common_flags(given, seed), *splits, *SYSTEMS[name], *more]
+    steps = epochs * math.ceil(ids * PAIRS_PER_ID / BATCH_SIZE)
+    schedule = ["--schedule_per", "step", "--warmup_steps", str(math.ceil(WARMUP * steps))]
+    return [*common_flags(given, seed), *splits, *SYSTEMS[name], *schedule, *more]
 
 
 def rates(factor: float) -> list[str]:

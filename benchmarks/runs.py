@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from analysis.evaluated_run import RetrievalOptions, load_split
-from analysis.significance import GROUPS
+from analysis.testing import UNREAD
+from datasets.options import data_options
+from model.build import model_options
 from model.checkpoints.restore import restore
 from processor.evaluator import Evaluator
 from processor.metrics.ranks import QueryMetrics
@@ -88,8 +90,9 @@ def result_of(run_dir: Path, flags: Sequence[object]) -> dict[str, float]:
 
 def _test(run_dir: Path) -> dict[str, float]:
     """The last checkpoint's metrics on the test identities; keeps what each query contributes."""
+    groups = {"test": [RetrievalOptions, TestDeviceOptions], **data_options(), **model_options()}
     argv = ["--config_file", str(run_dir / "configs.yaml")]
-    options = parse(GROUPS, argv, "", PUBLISHED_WITHOUT_EFFECT, lenient=True)
+    options = parse(groups, argv, "", PUBLISHED_WITHOUT_EFFECT, UNREAD, lenient=True)
     model = restore(run_dir / "last.pth", options.get, pick_precision(options.get(TestDeviceOptions))).model
     _, split = load_split(options, model, options.get(RetrievalOptions).test_split)
     found = Evaluator(model, split).evaluate(refuse_equal=True)
