@@ -66,7 +66,7 @@ def compare_runs(options: Options) -> None:
     if "+" in targets[0].dataset_name:
         raise UserError(f"--dataset_name {targets[0].dataset_name}: say on which one of these to compare")
     if targets[0] != targets[1]:
-        names = " and ".join(f"{target.label(targets)} in {target.root_dir}" for target in targets)
+        names = " and ".join(target.label(targets) for target in targets)
         raise UserError(
             f"--runs {paths[0]} {paths[1]}: trained on {names}, so their results are not of the same queries; say on "
             "which data set both are tested, as in --dataset_name RSTPReid --root_dir DATA"

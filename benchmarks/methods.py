@@ -24,6 +24,7 @@ from processor.run_dir.curves import COLOURS, label_axes, new_figure, save_png
 
 TBPS_CLIP = ["--decay", "matrices", "--beta", "0.98", "--freeze_patch_embedding"]
 TBPS_CLIP += ["--text_dropout", "0.05", "--augment", "pool", "--word_deletion", "0.05"]
+RECIPE = ["--itc_loss_weight", "5", "--select_ratio", "0.3", "--division", "none", "--optimizer", "Muon"]
 REFERENCE, OURS = "IRRA", "Descry"
 SYSTEMS = {
     "CLIP's loss": ["--loss_names", "itc"],
@@ -35,7 +36,7 @@ SYSTEMS = {
     "RDE": ["--loss_names", "TAL", "--select_ratio", "0.3", "--division_fit", "robust"],
     "TBPS-CLIP": ["--loss_names", "nitc+ritc+citc+ss", "--mvs_image", *TBPS_CLIP],
     "TBPS-CLIP, simplified": ["--loss_names", "nitc+ritc", *TBPS_CLIP],
-    OURS: ["--loss_names", "sdm+itc", "--select_ratio", "0.3", "--division", "none", "--optimizer", "Muon"],
+    OURS: ["--loss_names", "sdm+itc", *RECIPE],
 }
 """name to what differs from the common flags"""
 SETTINGS = {

@@ -97,7 +97,9 @@ def _refuse(get: GetOptions, own: ShardOptions, folders: int) -> None:
     images, augment, noise = get(ImageOptions), get(AugmentOptions), get(NoiseOptions)
     if own.mix and len(own.mix) != folders:
         shown = " ".join(f"{weight:g}" for weight in own.mix)
-        raise UserError(f"--mix {shown}: {len(own.mix)} numbers for {folders} folders of --root_dir; give one for each")
+        raise UserError(
+            f"--mix {shown}: expected a number for each folder of --root_dir ({folders}), found {len(own.mix)}"
+        )
     if get(DataOptions).sampler != "random":
         raise UserError(f"--sampler {get(DataOptions).sampler}: not with --dataset_name {SHARDS}, only random")
     given = {

@@ -156,7 +156,7 @@ def test_a_run_does_not_continue_on_other_shards(flags: list[str], shards: list[
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--mix", "1"], "--mix 1: 1 numbers for 2 folders of --root_dir; give one for each"),
+        (["--mix", "1"], "--mix 1: expected a number for each folder of --root_dir (2), found 1"),
         (["--mix", "1", "0"], "--mix 0.0: expected a number above 0"),
         (["--sampler", "identity"], "--sampler identity: not with --dataset_name Shards"),
         (["--cache"], "--cache: not with --dataset_name Shards"),
