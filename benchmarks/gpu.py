@@ -45,7 +45,7 @@ from utils.device import Precision
 from utils.options import Options
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ("irra", "rde", "tbps_clip", "sdm")
+RECIPES = ("irra", "rde", "tbps_clip", "sdm", "descry")
 """of which steps are timed: files in configs/, and sdm alone as for pre-training"""
 PARITY_TESTS = "(gradients or trajectory or optimizer)"
 HALF_TOLERANCES = {"bf16": 5e-2, "fp16": 1e-2}

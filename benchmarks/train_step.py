@@ -23,12 +23,14 @@ from prettytable import PrettyTable
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import train
 from benchmarks.itm import IDS, LENGTH, make
 from benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
 from datasets.batches.train_loader import Place
 from datasets.captions import AugmentOptions, mask_tokens, words_in
-from model.backbones import BackboneOptions
+from model.backbones import BackboneOptions, load_backbone
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, shared_tokenizer
+from model.build import build_retriever
 from model.retriever import Retriever
 from processor.run_dir.record import RunRecord
 from processor.run_dir.run_dir import RunDir
@@ -95,6 +97,16 @@ def step_of(model: Retriever, get: GetOptions, batch: dict[str, Tensor], run_dir
     record = RunDir(run_dir, RunRecord(run_dir, {"weights_sha256": None}, resumed=False))
     trainer = Trainer(model, optimizer, schedule, FirstStep(), None, record, LoopOptions())
     return lambda: trainer.step(batch)
+
+
+def recipe_step(path: Path, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
+    """The training loop's own step of a file in configs/, in a folder that is gone by the time the step is taken."""
+    shape = ["--pretrain_choice", args.model, "--img_size", *map(str, args.img_size)]
+    options = train.read_flags(["--config_file", str(path), *shape])
+    model = build_retriever(load_backbone(options.get(BackboneOptions)), options.get, IDS, IDS, IDS, precision)
+    index = torch.arange(args.pairs, device=precision.device)
+    with tempfile.TemporaryDirectory() as folder:
+        return step_of(model, options.get, {**batch, "index": index}, Path(folder))
 
 
 def plain_of(model: Retriever) -> PlainIRRA:
@@ -208,6 +220,8 @@ def main() -> None:
     parser.add_argument("--warm_up", type=int, default=2, help="turns before that")
     parser.add_argument("--inner", type=int, default=10 if cuda else 1, help="steps in a turn")
     parser.add_argument("--peak_tflops", type=float, help="what the GPU can do in bfloat16, for the utilisation")
+    parser.add_argument("--recipe", type=Path, help="file in configs/ whose step is timed as well, in bf16")
+    parser.add_argument("--forms", nargs="+", help="those to time, by the names in the table [all]")
     args = parser.parse_args()
 
     device, size = torch.device(args.device), tuple(args.img_size)
@@ -224,6 +238,10 @@ def main() -> None:
                 forms[f"plain_{name}"] = partial(plain, backbone, batch, precision)
             if name == "bf16" and args.model.endswith("ViT-B/16"):
                 forms["open_clip_bf16"] = partial(open_clip_step, size, batch, precision)
+        if args.recipe:
+            half = Precision(device, DTYPES["bf16"])
+            forms[f"{args.recipe.stem}_bf16"] = partial(recipe_step, args.recipe, args, batch, half)
+        forms = {name: form for name, form in forms.items() if not args.forms or name in args.forms}
         results = compare(forms, args.warm_up, args.rounds, args.inner, device)
 
     tera = flops(backbone, batch) / 1e12
@@ -237,6 +255,8 @@ def main() -> None:
     print(f"{args.device} ({where}), {args.model} at {size}, {args.pairs} pairs, {tera:.2f} TFLOP in a step of ours")
     print(table)
     pairs = [("irra_fp32", "plain_fp32"), ("irra_bf16", "plain_fp32"), ("irra_bf16", "open_clip_bf16")]
+    if args.recipe:
+        pairs.append((f"{args.recipe.stem}_bf16", "irra_bf16"))
     for fast, slow in [*pairs, ("irra_fp16", "plain_fp16")]:
         if fast in results and slow in results:
             print(f"ratio {fast}_vs_{slow} {results[slow][0] / results[fast][0]:.2f}")

@@ -73,7 +73,7 @@ def test_runs_that_cannot_be_compared(trained: Path, worse: Path, tmp_path: Path
     flags = yaml.safe_load((worse / "configs.yaml").read_text())
     (other / "configs.yaml").write_text(yaml.safe_dump({**flags, "dataset_name": "RSTPReid"}))
     message = fails(command, trained, other)
-    assert "trained on CUHK-PEDES in" in message and "and RSTPReid in" in message and "--dataset_name" in message
+    assert "trained on CUHK-PEDES and RSTPReid, so" in message and "--dataset_name" in message
     assert "--ks 0: expected at least 1" in fails(command, trained, worse, "--ks", "0")
     assert "--metrics 'auc': choose one of rSum, mSD, mSD_published" in fails(
         command, trained, worse, "--metrics", "auc"
