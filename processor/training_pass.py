@@ -26,9 +26,12 @@ def training_pass(model: Retriever, loader: TrainLoader, epoch: int) -> Training
     def encode() -> PairFeatures:
         split = loader.unaugmented()
         features = encode_split(model, split)
+        width = model.backbone.spec.embed_dim  # banks hold the pooled embedding, which is the first
         rows = [row for row, record in enumerate(split.records) for _ in record.captions]
         image_N = torch.tensor(rows, device=features.image_GD.device)
         log.info("memory banks filled from %d training pairs", len(rows))
-        return PairFeatures(features.image_GD[image_N], features.text_QD, features.query_pids, image_N)
+        return PairFeatures(
+            features.image_GD[image_N, :width], features.text_QD[:, :width], features.query_pids, image_N
+        )
 
     return TrainingPass(epoch, encode, batches, loader.seed, loader.real)

@@ -53,3 +53,13 @@ def test_a_checkpoint_of_another_optimiser_is_refused(run_dir: Path, tmp_path: P
     content["optimizer"] = content["optimizer"]["AdamW"]
     torch.save(content, other / "last.pth")
     assert "--resume_ckpt_file" in fails("train", "--resume", "--resume_ckpt_file", other)
+
+
+@pytest.mark.parametrize("losses", ["itc+memory", "sdm+instance_memory", "itc+itc1+memory_soft"])
+def test_banks_hold_the_pooled_one_of_two_embeddings(data_root: Path, tmp_path: Path, losses: str):
+    argv = ["--config_file", "configs/descry.yaml", *TINY.split(), "--root_dir", str(data_root), "--num_epoch", "1"]
+    train_script.main([*argv, "--loss_names", losses, "--run_dir", str(tmp_path / "run")])
+    state = torch.load(tmp_path / "run" / "last.pth", weights_only=True)["model"]
+    name = losses.split("+")[-1]
+    banks = [value for key, value in state.items() if key.startswith(f"heads.{name}.") and value.dim() == 2]
+    assert banks and all(bank.shape[1] == 64 and bank.abs().sum(dim=1).min() > 0 for bank in banks)
