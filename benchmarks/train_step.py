@@ -99,14 +99,35 @@ def step_of(model: Retriever, get: GetOptions, batch: dict[str, Tensor], run_dir
     return lambda: trainer.step(batch)
 
 
-def recipe_step(path: Path, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
-    """The training loop's own step of a file in configs/, in a folder that is gone by the time the step is taken."""
+def recipe_model(args: argparse.Namespace, precision: Precision) -> tuple[Retriever, GetOptions]:
+    """The model of a file in configs/ with random weights, and its flags."""
     shape = ["--pretrain_choice", args.model, "--img_size", *map(str, args.img_size)]
-    options = train.read_flags(["--config_file", str(path), *shape])
+    options = train.read_flags(["--config_file", str(args.recipe), *shape])
     model = build_retriever(load_backbone(options.get(BackboneOptions)), options.get, IDS, IDS, IDS, precision)
-    index = torch.arange(args.pairs, device=precision.device)
+    return model, options.get
+
+
+def recipe_step(args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
+    """The training loop's own step of such a model, in a folder that is gone by the time the step is taken."""
+    model, get = recipe_model(args, precision)
     with tempfile.TemporaryDirectory() as folder:
-        return step_of(model, options.get, {**batch, "index": index}, Path(folder))
+        return step_of(model, get, batch, Path(folder))
+
+
+def arithmetic(args: argparse.Namespace, batch: dict[str, Tensor]) -> dict[int, float]:
+    """By batch size, how many operations a step of ``--recipe`` takes for one of IRRA's.
+
+    Counted at ``--pairs``: what encodes pairs grows with them, and an optimiser's own products do not.
+    """
+    model, get = recipe_model(args, Precision(batch["images"].device, torch.float32))
+    optimizer, _ = build_solver(model.parameter_roles(), get)
+    with FlopCounterMode(display=False) as pairs:
+        model.train()(batch)[0].loss.backward()
+    with FlopCounterMode(display=False) as once:
+        optimizer.step()
+    whole = flops(BackboneOptions(pretrain_choice=args.model, img_size=tuple(args.img_size)), batch)
+    per_pair, fixed = pairs.get_total_flops() / args.pairs, once.get_total_flops()
+    return {size: (per_pair + fixed / size) / (whole / args.pairs) for size in (16, 64, 128, 512)}
 
 
 def plain_of(model: Retriever) -> PlainIRRA:
@@ -222,11 +243,17 @@ def main() -> None:
     parser.add_argument("--peak_tflops", type=float, help="what the GPU can do in bfloat16, for the utilisation")
     parser.add_argument("--recipe", type=Path, help="file in configs/ whose step is timed as well, in bf16")
     parser.add_argument("--forms", nargs="+", help="those to time, by the names in the table [all]")
+    parser.add_argument("--only_count", action="store_true", help="count the operations of --recipe; time nothing")
     args = parser.parse_args()
 
     device, size = torch.device(args.device), tuple(args.img_size)
     backbone = BackboneOptions(pretrain_choice=args.model, img_size=size)
-    batch = draw_batch(args.pairs, size, device)
+    batch = draw_batch(args.pairs, size, device) | {"index": torch.arange(args.pairs, device=device)}
+    if args.recipe:
+        for pairs, ratio in arithmetic(args, batch).items():
+            print(f"operations of a step for one of IRRA's, {args.recipe.stem}, {pairs} pairs: {ratio:.2f}")
+    if args.only_count:
+        return
     first_losses_agree(backbone, batch)
     precisions = ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
     with tempfile.TemporaryDirectory() as folder:
@@ -240,7 +267,7 @@ def main() -> None:
                 forms["open_clip_bf16"] = partial(open_clip_step, size, batch, precision)
         if args.recipe:
             half = Precision(device, DTYPES["bf16"])
-            forms[f"{args.recipe.stem}_bf16"] = partial(recipe_step, args.recipe, args, batch, half)
+            forms[f"{args.recipe.stem}_bf16"] = partial(recipe_step, args, batch, half)
         forms = {name: form for name, form in forms.items() if not args.forms or name in args.forms}
         results = compare(forms, args.warm_up, args.rounds, args.inner, device)
 
