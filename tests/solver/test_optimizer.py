@@ -161,3 +161,21 @@ def test_muon_goes_on_where_it_was_saved():
     assert len(resumed.state) == 2 and all(torch.equal(whole[name], rest[name]) for name in whole)
     with pytest.raises(KeyError):
         resumed.load_state_dict({})
+
+
+def test_muon_under_a_gradient_scaler():
+    def stepped(scale: float | None, grad: float = 1.0) -> torch.Tensor:
+        layer = nn.Linear(6, 4)
+        nn.init.constant_(layer.weight, 0.5)
+        nn.init.zeros_(layer.bias)
+        roles = [(name, parameter, "plain") for name, parameter in layer.named_parameters()]
+        optimizer = build_optimizer(roles, SolverOptions(optimizer="Muon", lr=0.1))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        loss = grad * (layer(torch.eye(6)) * torch.arange(24.0).view(6, 4)).sum()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return layer.weight.detach()
+
+    torch.testing.assert_close(stepped(1024.0), stepped(None), rtol=1e-2, atol=1e-3)
+    assert (stepped(1024.0, grad=float("inf")) == 0.5).all(), "a step with infinite gradients is skipped"
