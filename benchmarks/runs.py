@@ -58,7 +58,16 @@ def common_flags(args: argparse.Namespace, seed: int) -> list[str]:
     drawing = ["--mannequin_difficulty", args.difficulty, "--mannequin_seed", "1"]
     drawing += ["--mannequin_train_ids", str(args.train_ids)]
     training = ["--num_epoch", str(args.epochs), "--lr", "3e-4", "--eval_period", str(args.epochs), "--cmt_depth", "2"]
-    flags = ["--config_file", "configs/demo.yaml", "--root_dir", str(args.root_dir), "--finetune", str(args.start)]
+    flags = [
+        "--config_file",
+        "configs/demo.yaml",
+        "--optimizer",
+        "AdamW",
+        "--root_dir",
+        str(args.root_dir),
+        "--finetune",
+        str(args.start),
+    ]
     return [*flags, *drawing, *training, "--seed", str(seed)]
 
 
