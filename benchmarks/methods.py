@@ -18,14 +18,22 @@ import math
 import statistics
 from pathlib import Path
 
-from benchmarks.runs import METRICS, common_flags, epoch_seconds, mean_queries, result_of, spread
+from benchmarks.runs import METRICS, ROOT, common_flags, epoch_seconds, mean_queries, result_of, spread
 from processor.metrics.confidence import compare_queries
 from processor.run_dir.curves import COLOURS, label_axes, new_figure, save_png
+from utils.files import read_yaml
 
 TBPS_CLIP = ["--decay", "matrices", "--beta", "0.98", "--freeze_patch_embedding"]
 TBPS_CLIP += ["--text_dropout", "0.05", "--augment", "pool", "--word_deletion", "0.05"]
-RECIPE = ["--itc_loss_weight", "5", "--select_ratio", "0.3", "--division", "none", "--optimizer", "Muon"]
 REFERENCE, OURS = "IRRA", "Descry"
+
+
+def recipe() -> list[str]:
+    """The flags of our own recipe, but for the number of epochs."""
+    flags = read_yaml(ROOT / "configs" / "descry.yaml")
+    return [text for name, value in flags.items() if name != "num_epoch" for text in (f"--{name}", str(value))]
+
+
 SYSTEMS = {
     "CLIP's loss": ["--loss_names", "itc"],
     REFERENCE: ["--loss_names", "sdm+id+mlm"],
@@ -36,7 +44,7 @@ SYSTEMS = {
     "RDE": ["--loss_names", "TAL", "--select_ratio", "0.3", "--division_fit", "robust"],
     "TBPS-CLIP": ["--loss_names", "nitc+ritc+citc+ss", "--mvs_image", *TBPS_CLIP],
     "TBPS-CLIP, simplified": ["--loss_names", "nitc+ritc", *TBPS_CLIP],
-    OURS: ["--loss_names", "sdm+itc", *RECIPE],
+    OURS: recipe(),
 }
 """name to what differs from the common flags"""
 SETTINGS = {
@@ -125,19 +133,21 @@ def table(setting: str, chosen: dict[str, float], found: dict[str, list[dict]], 
     heads = ["system", "losses", "lr", "epochs", "time", "trained", *METRICS, f"{OURS} is better by (R1)"]
     lines = [f"**{setting.capitalize()}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
 
-    def queries(name: str) -> tuple:
-        return mean_queries(folder(name, setting, chosen[name], seed, args) for seed in args.seeds)
-
+    queries = {
+        name: mean_queries(folder(name, setting, factor, seed, args) for seed in args.seeds)
+        for name, factor in chosen.items()
+    }
     for name, results in found.items():
         gap = ""
         if OURS in found and name != OURS:
-            (ours, pids), (theirs, _) = queries(OURS), queries(name)
+            (ours, pids), (theirs, _) = queries[OURS], queries[name]
             value, low, high, p = compare_queries(ours, theirs, pids)["R1"]
             gap = f"{value:+.1f} ({low:+.1f} to {high:+.1f}), p {p:.4f}"
         epochs = epochs_of(name, setting, args)
         time = epochs * seconds(name, args) / (epochs_of(REFERENCE, setting, args) * seconds(REFERENCE, args))
         scores = [spread([each[metric] for each in results]) for metric in METRICS]
-        cells = [name, SYSTEMS[name][1], rates(chosen[name])[1], str(epochs), f"{time:.2f}"]
+        losses = SYSTEMS[name][SYSTEMS[name].index("--loss_names") + 1]
+        cells = [name, losses, rates(chosen[name])[1], str(epochs), f"{time:.2f}"]
         lines.append("| " + " | ".join([*cells, f"{results[0]['trained']:.2f} M", *scores, gap]) + " |")
     return [*lines, ""]
 

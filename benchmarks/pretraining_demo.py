@@ -15,11 +15,12 @@ import argparse
 import csv
 import json
 import random
+import re
 from pathlib import Path
 
 from prettytable import PrettyTable
 
-from benchmarks.runs import last_row, run, spread
+from benchmarks.runs import METRICS, run, spread
 from datasets.mannequins.draw import draw
 from datasets.mannequins.options import MannequinOptions
 from datasets.shards.importing import import_shards
@@ -94,6 +95,12 @@ def trained(run_dir: Path, flags: list[object]) -> Path:
         resume = ["--resume", "--resume_ckpt_file", run_dir]
         run("train.py", *(resume if (run_dir / "last.pth").exists() else [*flags, "--run_dir", run_dir]))
     return run_dir / "best.pth"
+
+
+def last_row(printed: str) -> dict[str, float]:
+    """The metrics of the last t2i row."""
+    row = re.findall(r"\| t2i +\|(.*)\|", printed)[-1]
+    return dict(zip(METRICS, map(float, row.split("|")), strict=True))
 
 
 def main() -> None:

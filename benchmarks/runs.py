@@ -20,12 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from analysis.evaluated_run import RetrievalOptions, load_split
+from analysis.evaluated_run import RetrievalOptions
+from analysis.significance import evaluate_run
 from analysis.testing import UNREAD
 from datasets.options import data_options
 from model.build import model_options
-from model.checkpoints.restore import restore
-from processor.evaluator import Evaluator
 from processor.metrics.ranks import QueryMetrics
 from processor.saved_flags import PUBLISHED_WITHOUT_EFFECT
 from utils.command import parse
@@ -47,28 +46,13 @@ def run(script: str, *flags: object) -> str:
     return done.stdout
 
 
-def last_row(printed: str) -> dict[str, float]:
-    """The metrics of the last t2i row."""
-    row = re.findall(r"\| t2i +\|(.*)\|", printed)[-1]
-    return dict(zip(METRICS, map(float, row.split("|")), strict=True))
-
-
 def common_flags(args: argparse.Namespace, seed: int) -> list[str]:
     """What all systems share; of the arguments: start, root_dir, difficulty, train_ids and epochs."""
     drawing = ["--mannequin_difficulty", args.difficulty, "--mannequin_seed", "1"]
     drawing += ["--mannequin_train_ids", str(args.train_ids)]
     training = ["--num_epoch", str(args.epochs), "--lr", "3e-4", "--eval_period", str(args.epochs), "--cmt_depth", "2"]
-    flags = [
-        "--config_file",
-        "configs/demo.yaml",
-        "--optimizer",
-        "AdamW",
-        "--root_dir",
-        str(args.root_dir),
-        "--finetune",
-        str(args.start),
-    ]
-    return [*flags, *drawing, *training, "--seed", str(seed)]
+    files = ["--config_file", "configs/demo.yaml", "--root_dir", str(args.root_dir), "--finetune", str(args.start)]
+    return [*files, *drawing, *training, "--optimizer", "AdamW", "--seed", str(seed)]
 
 
 def result_of(run_dir: Path, flags: Sequence[object]) -> dict[str, float]:
@@ -102,9 +86,7 @@ def _test(run_dir: Path) -> dict[str, float]:
     groups = {"test": [RetrievalOptions, TestDeviceOptions], **data_options(), **model_options()}
     argv = ["--config_file", str(run_dir / "configs.yaml")]
     options = parse(groups, argv, "", PUBLISHED_WITHOUT_EFFECT, UNREAD, lenient=True)
-    model = restore(run_dir / "last.pth", options.get, pick_precision(options.get(TestDeviceOptions))).model
-    _, split = load_split(options, model, options.get(RetrievalOptions).test_split)
-    found = Evaluator(model, split).evaluate(refuse_equal=True)
+    found = evaluate_run(run_dir / "last.pth", options, pick_precision(options.get(TestDeviceOptions)))
     queries = found.queries["t2i"]
     kept = {"first_rank": queries.first_rank, "values": queries.values, "pids": found.features.query_pids.cpu()}
     torch.save(kept, run_dir / QUERIES)
