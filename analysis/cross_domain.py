@@ -31,6 +31,7 @@ SINGLE_RUN_FLAGS = (
     "i2t",
     "export_merged",
     "rerank",
+    "rerank_by",
     "intervals",
     "report",
     "paraphrases",

@@ -46,9 +46,18 @@ class TestOptions:
     checkpoint: Path | None = opt(None, "weights to test; default: best.pth beside --config_file")
     export_merged: Path | None = opt(None, "also write the towers to this file, with LoRA merged into their weights")
     rerank: int = opt(
-        0, "also rerank the first N images of every query by the matching head (runs with the itm loss)", least=0
+        0, "also rerank the first N images of every query with the matching head (runs with the itm loss)", least=0
+    )
+    rerank_by: str = opt(
+        "both",
+        "what --rerank goes by: the sum of cosine and matching score, or the matching score alone",
+        choices=("both", "matching"),
     )
     intervals: bool = opt(False, "also show the 95 % interval of every number, by bootstrap over query identities")
+
+    def __post_init__(self) -> None:
+        if self.rerank_by != "both" and not self.rerank:
+            raise UserError(f"--rerank_by {self.rerank_by}: has no effect without --rerank")
 
 
 @dataclass(frozen=True)

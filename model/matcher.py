@@ -29,6 +29,11 @@ class Matcher(nn.Module):
         logits_P2 = self.itm.match(self.cross_former, text_PLD, image_PMD)
         return logits_P2[:, 1] - logits_P2[:, 0]
 
+    @property
+    def temperature(self) -> float:
+        """By which cosines were divided when the negatives of training were drawn."""
+        return self.itm.temperature().item()
+
 
 def restore_matcher(run: RestoredRun) -> tuple[Matcher, set[str]]:
     """The matcher in a run's checkpoint, on the model's device, and the keys that it uses.

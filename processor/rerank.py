@@ -33,26 +33,32 @@ def rerank(
     split: EvaluationSplit,
     features: Features,
     k: int,
+    temperature: float | None = None,
     metrics: Mapping[str, Metric] = METRICS,
 ) -> QueryMetrics:
-    """What each query contributes to the table's row after the first ``k`` images of every query are put in the
-    order of their matching scores.
+    """What each query contributes to the table's row after the first ``k`` images of every query are ranked again.
 
-    The matching score alone decides among these; equal scores keep the order of the cosine. All other images stay where
-    they were, so R@k does not change for k = ``k`` and beyond.
+    The score of these is cosine / temperature + matching score. A matcher whose negatives were drawn in proportion to
+    exp(cosine / temperature) learns the log odds of a pair over these draws, which is what the cosine does not know
+    (noise-contrastive estimation, Gutmann & Hyvärinen, JMLR 2012, whose noise here is the dual encoder); their sum is
+    the log odds of the pair. Equal scores keep the order of the cosine. All other images stay where they were, so R@k
+    does not change for k = ``k`` and beyond.
 
     Args:
         model, matcher: one encodes images and captions to tokens, the other scores pairs of them.
         split: with captions padded to one length, as the matcher saw them in training.
         features: of the split, from the same model.
         k: images per query, cut to the gallery.
+        temperature: that of the draws; None: the matching score alone decides.
         metrics: the columns of the table, of which those that need similarities are left out: a matching score is none.
 
     Raises:
         UserError: a score is not finite.
     """
-    position_QK = rank_gallery(features.text_QD, features.image_GD, k)[1]
+    cosine_QK, position_QK = rank_gallery(features.text_QD, features.image_GD, k)
     score_QK = match_scores(model, matcher, split, position_QK)
+    if temperature is not None:
+        score_QK = cosine_QK / temperature + score_QK
     if not score_QK.isfinite().all():
         raise UserError(f"--rerank {k}: the matching head gives scores that are not finite; its training diverged")
     order_QK = score_QK.sort(dim=1, descending=True, stable=True).indices

@@ -29,9 +29,12 @@ def test_rerank_prints_both_tables(run_dir: Path, capsys):
     test_script.main(["--config_file", str(run_dir / "configs.yaml"), "--rerank", "5"])
     printed = capsys.readouterr().out
     assert "not used in testing: heads.mlm, heads.id" in printed
-    first, second = printed.split("first 5 images reranked by the matching head")
+    first, second = printed.split("first 5 images reranked by cosine and matching head")
     assert table(first) == plain
     assert table(second)[1:3] == plain[1:3], "R5 and R10 cannot change when the first 5 are put in another order"
+    alone = ["--rerank", "5", "--rerank_by", "matching"]
+    test_script.main(["--config_file", str(run_dir / "configs.yaml"), *alone])
+    assert "first 5 images reranked by the matching head" in capsys.readouterr().out
 
 
 def test_rerank_with_a_head_that_always_says_no_changes_nothing(run_dir: Path, tmp_path: Path, capsys):
@@ -39,9 +42,10 @@ def test_rerank_with_a_head_that_always_says_no_changes_nothing(run_dir: Path, t
     checkpoint["model"]["heads.itm.head.3.weight"].zero_()
     torch.save(checkpoint, tmp_path / "no.pth")
     flags = ["--config_file", str(run_dir / "configs.yaml"), "--checkpoint", str(tmp_path / "no.pth"), "--rerank", "8"]
-    test_script.main(flags)
-    first, second = capsys.readouterr().out.split("reranked by the matching head")
-    assert table(first) == table(second)
+    for by, shown in (("both", "cosine and matching head"), ("matching", "the matching head")):
+        test_script.main([*flags, "--rerank_by", by])
+        first, second = capsys.readouterr().out.split(f"reranked by {shown}")
+        assert table(first) == table(second)
 
 
 def test_rerank_without_a_matching_head(trained: Path, fails):
@@ -50,6 +54,8 @@ def test_rerank_without_a_matching_head(trained: Path, fails):
     assert "--rerank -1: expected at least 0" in fails(
         "test", "--config_file", trained / "configs.yaml", "--rerank", "-1"
     )
+    message = fails("test", "--config_file", trained / "configs.yaml", "--rerank_by", "matching")
+    assert "--rerank_by matching: has no effect without --rerank" in message
 
 
 @pytest.mark.parametrize(

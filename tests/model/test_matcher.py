@@ -38,6 +38,7 @@ def test_matcher_is_read_off_a_checkpoint(tmp_path: Path):
     logits = trained.heads["itm"].match(trained.parts["cross_former"], text, image)
     torch.testing.assert_close(scores, logits[:, 1] - logits[:, 0])
     torch.testing.assert_close(scores.sigmoid(), logits.softmax(dim=1)[:, 1])
+    assert matcher.temperature == trained.heads["itm"].temp.item()
 
 
 def test_a_run_without_a_matching_head_says_so(tmp_path: Path):

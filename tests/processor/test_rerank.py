@@ -1,4 +1,4 @@
-"""Reranking: what the cross encoder knows decides the first K, and nothing behind them moves."""
+"""Reranking: what cosine and cross encoder know decides on the first K, and nothing behind them moves."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -126,6 +126,22 @@ def test_ties_keep_the_order_of_the_cosine(split):
     rows, features, _ = Evaluator(model, split).evaluate()
     same = rerank(model, lambda text, image: torch.zeros(len(text)), split, features, 20)
     assert same == rows["t2i"]
+
+
+def test_the_sum_ranks_as_the_true_distribution_does(split):
+    """A matcher that knows how the truth differs from the draws gives, with the cosine, the order of the truth."""
+    model, temperature = Blurred(), 0.05
+    features = encode_split(model, split)
+    cosine_QG = torch.nn.functional.normalize(features.text_QD) @ torch.nn.functional.normalize(features.image_GD).T
+    true_QG = torch.randn(cosine_QG.shape, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
+
+    def log_odds(text, image):
+        query, place = text[:, 0, 1].long(), image[:, 0, 1].long()
+        return (true_QG - cosine_QG / temperature)[query, place]
+
+    expected = summarise(rank_matches(true_QG, torch.eye(GALLERY), split.query_pids, split.gallery_pids))
+    assert rerank(model, log_odds, split, features, GALLERY, temperature) == pytest.approx(expected)
+    assert rerank(model, log_odds, split, features, GALLERY) != pytest.approx(expected)
 
 
 def test_images_that_nobody_needs_are_not_encoded(split):
