@@ -8,6 +8,7 @@ from torch import Tensor
 from model.adapters.lora import LoRAOptions, add_lora, merged, rank_in
 from model.adapters.prompts import CoupledPrompts, PromptOptions
 from model.backbones.spec import Backbone
+from utils import UserError
 from utils.options import opt
 
 
@@ -16,6 +17,9 @@ class FreezeOptions:
     """How the towers are trained: which of their weights, with what dropout, and what is kept for it."""
 
     train_backbone: bool = opt(False, "also train the towers, which LoRA and prompts otherwise freeze")
+    freeze_towers: bool = opt(
+        False, "train only what is added to the towers: adapters, second embedding, cross encoder, loss heads"
+    )
     freeze_patch_embedding: bool = opt(False, "do not train the layer from pixels to tokens (TBPS-CLIP)")
     text_dropout: float = opt(
         0.0, "probability of dropping an attention probability of the text tower in training", least=0, most=0.99
@@ -26,11 +30,15 @@ class FreezeOptions:
         "memory for a third of a forward pass; default: with LoRA or prompts",
     )
 
+    def __post_init__(self) -> None:
+        if self.freeze_towers and self.train_backbone:
+            raise UserError("--freeze_towers: cannot be combined with --train_backbone")
+
 
 def add_adapters(backbone: Backbone, lora: LoRAOptions, prompts: PromptOptions, freeze: FreezeOptions) -> None:
     """Give the towers what the flags ask for, and freeze the rest. Raises UserError for prompts that do not fit."""
     adapted = lora.rank > 0 or prompts.depth > 0
-    backbone.requires_grad_(not adapted or freeze.train_backbone)
+    backbone.requires_grad_(freeze.train_backbone or not (adapted or freeze.freeze_towers))
     if freeze.freeze_patch_embedding:
         backbone.pixel_layer().requires_grad_(False)
     if freeze.text_dropout:

@@ -183,3 +183,17 @@ def test_a_checkpoint_gives_the_same_features_and_so_does_its_merged_export(flag
 def test_more_prompted_blocks_than_there_are():
     with pytest.raises(UserError, match="--prompt_depth 3: the towers have only 2"):
         build(prompt_depth=3)
+
+
+def test_frozen_towers_train_what_is_added_to_them():
+    model = build("sdm+itm", freeze_towers=True, select_ratio=0.3)
+    trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"token_selection", "heads", "parts"}
+    model(batch())[0].loss.backward()
+    assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name.startswith("parts"))
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert any(
+        parameter.requires_grad for parameter in build("sdm", freeze_towers=True, lora_r=2).backbone.parameters()
+    )
+    with pytest.raises(UserError, match="--freeze_towers: cannot be combined with --train_backbone"):
+        build("sdm", freeze_towers=True, train_backbone=True)
