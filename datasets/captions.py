@@ -34,6 +34,12 @@ class AugmentOptions:
     back_translation_file: Path | None = opt(
         None, "json list of {file_path, captions_bt}, for data sets whose own file has no captions_bt"
     )
+    identity_captions: float = opt(
+        0.0,
+        "probability of training on a caption drawn from all those of the image's identity in place of the pair's own",
+        least=0,
+        most=1,
+    )
     txt_aug: bool = opt(
         False, "augment training captions: 12 % of the tokens masked, 4 % replaced at random, 4 % removed"
     )

@@ -77,6 +77,9 @@ class TrainPairs(TorchDataset):
             self.translation_N = np.where(has_N, len(captions) + np.cumsum(has_N) - 1, -1)
             captions += [text for text in texts if text]
         self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
+        pids_N = self.pids
+        self._by_pid_N = pids_N.argsort(kind="stable")
+        self._sorted_pids_N = pids_N[self._by_pid_N]
         self.deletion = None
         if augment.word_deletion:
             self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
@@ -193,11 +196,20 @@ class TrainPairs(TorchDataset):
         return self.ids_NL[row], int(self.length_N[row])
 
     def _row_of_text(self, sample: Sample) -> int:
-        """The row of a caption, or that of its back translation in its place."""
-        translated = -1 if self.translation_N is None else int(self.translation_N[sample.index])
+        """The row of a caption, perhaps of another one of the identity, or that of its back translation."""
+        row, rng = sample.index, sample.rng("identity_captions")
+        if self.augment.identity_captions and rng.random() < self.augment.identity_captions:
+            pairs = self._pairs_of(sample.pid)
+            row = int(pairs[rng.integers(len(pairs))])
+        translated = -1 if self.translation_N is None else int(self.translation_N[row])
         if translated < 0 or sample.rng("back_translation").random() >= self.augment.back_translation:
-            return sample.index
+            return row
         return translated
+
+    def _pairs_of(self, pid: int) -> np.ndarray:
+        """The pairs of an identity."""
+        first, end = np.searchsorted(self._sorted_pids_N, (pid, pid + 1))
+        return self._by_pid_N[first:end]
 
     def _original(self, image_id: int) -> tuple[int, int]:
         return self.images.original_size(self.records[image_id].path)

@@ -106,6 +106,7 @@ def _refuse(get: GetOptions, own: ShardOptions, folders: int) -> None:
         "cache": images.cache,
         "bad_images skip": images.bad_images == "skip",
         "back_translation": augment.back_translation,
+        "identity_captions": augment.identity_captions,
         "noisy_rate": noise.noisy_rate,
         "noisy_file": noise.noisy_file,
     }

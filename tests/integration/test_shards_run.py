@@ -161,6 +161,7 @@ def test_a_run_does_not_continue_on_other_shards(flags: list[str], shards: list[
         (["--sampler", "identity"], "--sampler identity: not with --dataset_name Shards"),
         (["--cache"], "--cache: not with --dataset_name Shards"),
         (["--noisy_rate", "0.2"], "--noisy_rate: not with --dataset_name Shards"),
+        (["--identity_captions", "0.5"], "--identity_captions: not with --dataset_name Shards"),
         (["--val_sets", "CUHK-PEDES"], "--val_sets CUHK-PEDES: expected NAME=ROOT_DIR with a name of CUHK-PEDES"),
         (["--val_sets", "Market=x"], "--val_sets Market=x: expected NAME=ROOT_DIR"),
         (["--val_sets", "CUHK-PEDES=x"], "x/CUHK-PEDES: there is no such folder"),
