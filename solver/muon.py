@@ -12,7 +12,7 @@ def takes_muon(name: str, dimensions: int, role: str) -> bool:
 
     Not embeddings, whose rows stand alone, nor classifiers, low-rank factors, prompts and all that is no matrix.
     """
-    return dimensions == 2 and role in ("plain", "cross") and "embedding" not in name
+    return dimensions == 2 and role in ("plain", "cross", "tse") and "embedding" not in name
 
 
 class MuonAdamW(torch.optim.Optimizer):

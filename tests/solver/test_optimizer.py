@@ -104,6 +104,17 @@ def test_muon_takes_matrices_between_hidden_features(losses: str):
     assert not any(part in name for name in taken for part in others if "c_fc" not in name)
 
 
+@pytest.mark.parametrize(
+    ("role", "taken"), [("plain", True), ("cross", True), ("tse", True), ("head", False), ("lora", False)]
+)
+def test_muon_leaves_out_classifiers_and_low_rank_factors(role: str, taken: bool):
+    layer = nn.Linear(6, 4)
+    options = SolverOptions(optimizer="Muon", lr=1e-2, tse_lr=3e-2)
+    parts = build_optimizer(((n, p, role) for n, p in layer.named_parameters()), options).parts
+    muon = [p for part in parts if isinstance(part, torch.optim.Muon) for p in part.param_groups[0]["params"]]
+    assert [p is layer.weight for p in muon] == [True] * taken
+
+
 def naive_muon(weight: torch.Tensor, grads: list[torch.Tensor], lr: float, decay: float) -> torch.Tensor:
     """Jordan et al., 2024, step by step: Nesterov momentum, five Newton-Schulz iterations, AdamW's size of a step."""
     a, b, c = 3.4445, -4.775, 2.0315
