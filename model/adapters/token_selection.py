@@ -90,7 +90,7 @@ class SelectedTokens(nn.Module):
         unit_BKD = tokens_BKD / (torch.linalg.vector_norm(tokens_BKD, dim=-1, keepdim=True) + 1e-8)
         hidden_BKE = self.norm(self.hidden(unit_BKD).flatten(0, 1)).relu().unflatten(0, tokens_BKD.shape[:2])
         each_BKE = full_precision(self.linear(unit_BKD) + self.out(hidden_BKE))
-        return each_BKE.masked_fill(~counts_BK[..., None], -torch.inf).amax(dim=1)
+        return each_BKE.masked_fill(~counts_BK[..., None], -torch.inf).max(dim=1).values
 
 
 class TokenSelection(nn.Module):
