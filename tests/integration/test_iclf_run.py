@@ -48,6 +48,24 @@ def test_rerank_with_a_head_that_always_says_no_changes_nothing(run_dir: Path, t
         assert table(first) == table(second)
 
 
+def test_a_cross_encoder_for_a_finished_run(run_dir: Path, data_root: Path, tmp_path: Path, capsys):
+    """The towers stay as they are, and best.pth has the head of the last epoch."""
+    added = tmp_path / "added"
+    flags = "--dataset_name RSTPReid --pretrain_choice tiny --img_size 64 32 --num_epoch 2 --loss_names itm --lr 1e-3"
+    start = ["--root_dir", data_root, "--finetune", run_dir / "best.pth", "--run_dir", added, "--freeze_towers"]
+    done = python("train.py", *flags.split(), *start, "--batch_size", "8", "--num_workers", "0")
+    assert done.returncode == 0, done.stderr
+    old, best, last = (
+        torch.load(path, weights_only=True)["model"]
+        for path in (run_dir / "best.pth", added / "best.pth", added / "last.pth")
+    )
+    assert all(torch.equal(old[key], last[key]) for key in last if key.startswith("clip."))
+    assert all(torch.equal(best[key], last[key]) for key in last)
+    assert any(not torch.equal(old[key], last[key]) for key in last if key.startswith("heads.itm."))
+    test_script.main(["--config_file", str(added / "configs.yaml"), "--rerank", "8"])
+    assert "reranked by cosine and matching head" in capsys.readouterr().out
+
+
 def test_rerank_without_a_matching_head(trained: Path, fails):
     message = fails("test", "--config_file", trained / "configs.yaml", "--rerank", "5")
     assert "best.pth: has no matching head" in message and "without --rerank" in message
