@@ -32,3 +32,10 @@ class Progress:
     def means(self) -> dict[str, float]:
         """Of this epoch's scalars, each over the steps that reported it."""
         return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a new best.pth is due: R1 has risen, or nothing has changed.
+
+        Frozen towers give the same metrics again and again, while a cross encoder on top of them learns on.
+        """
+        return metrics["R1"] > self.best.get("R1", -1.0) or metrics.items() <= self.best.items()

@@ -247,8 +247,7 @@ class Trainer:
         progress, metrics, self.progress.evaluated = self.progress, rows["t2i"], self.loader.steps_done
         self.run_dir.log_validation(Entry(*place, val=metrics | by_set(rows)), lambda: self.evaluator.picture(features))
         progress.last = {**metrics, "epoch": place.epoch}
-        unchanged = metrics.items() <= progress.best.items()  # of frozen towers, while what they feed learns on
-        if unchanged or metrics["R1"] > progress.best.get("R1", -1.0):
+        if progress.is_best(metrics):
             if not progress.best and not self.run_dir.has_last:
                 self.save_last()  # a run with a best.pth can be resumed, whenever it is killed
             progress.best = progress.last

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from datasets.batches.evaluation_split import EvaluationSplit
+from datasets.batches.pairs import TO_READ, Pairs
 from datasets.batches.sampler import BatchSampler
-from datasets.batches.train_pairs import TO_READ, TrainPairs, random_sampler
+from datasets.batches.train_pairs import random_sampler
 from datasets.images.prefetch import prefetched
 from datasets.options import DataOptions
 from datasets.parallel import BatchLoader
@@ -40,7 +41,7 @@ class _Batches:
 
     def __init__(
         self,
-        pairs: TrainPairs,
+        pairs: Pairs,
         sampler: BatchSampler,
         workers: int,
         device: torch.device,
@@ -85,7 +86,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        pairs: TrainPairs,
+        pairs: Pairs,
         options: DataOptions,
         device: torch.device,
         caption_index: np.ndarray | None = None,

@@ -1,32 +1,18 @@
-"""What training samples are made of: the pairs of the training split, with everything random about them.
+"""The pairs of the training split of a data set whose records are in memory.
 
 Shape letters: B batch, L text length, N pairs of the training split.
 """
 
-import copy
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
-from datasets.batches.fields import (
-    TEXT_FIELDS,
-    Sample,
-    aliases,
-    fields_to_make,
-    image_views,
-    producers_for,
-    refuse_unread,
-    require_mask,
-    trim,
-)
+from datasets.batches.fields import Sample
+from datasets.batches.pairs import Pairs
 from datasets.batches.sampler import BatchSampler, EqualSampler, IdentitySampler, RandomSampler
-from datasets.captions import AugmentOptions, WordDeletion, augment_tokens
-from datasets.images.decode import ImageError
+from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.source import Images
 from datasets.options import DataOptions
 from datasets.records import ImageRecord
@@ -34,16 +20,9 @@ from utils import UserError
 from utils.distributed import rank, world_size
 from utils.inputs import InputFormat
 
-_NO_TOKENS = np.empty(0, np.int64)
-TO_READ = "records_to_read"
-"""batch field on its way from a loader process: the images whose pixels are still to come from the cache"""
 
-
-class TrainPairs(TorchDataset):
-    """The (image, caption) pairs of the training split; asked for whole batches of (epoch, index).
-
-    A third number in a key is :attr:`Sample.visit`.
-    """
+class TrainPairs(Pairs):
+    """The (image, caption) pairs of the training split."""
 
     def __init__(
         self,
@@ -55,17 +34,8 @@ class TrainPairs(TorchDataset):
         augment: AugmentOptions,
         seed: int,
     ) -> None:
-        """
-        Args:
-            records: images with their captions.
-            images: their pixels.
-            form: how the model wants its input.
-            fields: batch fields that the losses read.
-            padded: text fields whose padding a loss looks at, so that it must not be cut off.
-            augment: what random views are like.
-            seed: of every random choice.
-        """
-        self._prepare(images, form, fields, padded, augment, seed)
+        """``records``: images with their captions; otherwise see :class:`Pairs`."""
+        super().__init__(images, form, fields, padded, augment, seed)
         self.records = tuple(records)
         self.record_N = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
         captions = [caption for record in records for caption in record.captions]
@@ -84,33 +54,9 @@ class TrainPairs(TorchDataset):
         if augment.word_deletion:
             self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
 
-    def _prepare(
-        self,
-        images: Images,
-        form: InputFormat,
-        fields: tuple[str, ...],
-        padded: tuple[str, ...],
-        augment: AugmentOptions,
-        seed: int,
-    ) -> None:
-        """What does not depend on where the pairs come from."""
-        self.images, self.form, self.seed = images, form, seed
-        self.padded = TEXT_FIELDS if form.reads_padding else padded
-        require_mask(fields, augment, form.tokenizer)
-        refuse_unread(fields, augment)
-        self._choose(fields, augment)
-
-    def _choose(self, fields: tuple[str, ...], augment: AugmentOptions, plain: bool = False) -> None:
-        self.augment, self.aliases = augment, aliases(fields, augment)
-        made = fields_to_make(fields, augment)
-        self.views = image_views(made, augment, plain)
-        self.producers = producers_for(made, self.views)
-        self._needs_original = any(view.needs_original for view in self.views.values())
-
-    def with_fields(self, fields: tuple[str, ...], plain: bool) -> "TrainPairs":
-        """The same pairs with other batch fields; ``plain``: without any augmentation."""
-        other = copy.copy(self)
-        other._choose(fields, AugmentOptions() if plain else self.augment, plain)
+    def with_fields(self, fields: tuple[str, ...], plain: bool) -> Self:
+        """See the base class."""
+        other = super().with_fields(fields, plain)
         if plain:
             other.deletion = other.translation_N = None
         return other
@@ -123,64 +69,9 @@ class TrainPairs(TorchDataset):
         """(N,) identity of every pair."""
         return np.array([self.records[record].pid for record in self.record_N])
 
-    def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> "dict[str, Tensor] | ImageError":
-        """A batch; an unreadable image comes back as a value, because a worker's exception would hide the message.
-
-        Of no keys it has no rows: the share of a process in a last batch that is smaller than their number.
-        """
-        if not keys:
-            sample = self.__getitems__([(1, 0)])
-            return sample if isinstance(sample, ImageError) else {name: rows[:0] for name, rows in sample.items()}
-        try:
-            samples = [self._sample(*key) for key in keys]
-        except ImageError as error:
-            return error
-        rows = [
-            {name: value for make in self.producers for name, value in make(sample, self.augment).items()}
-            for sample in samples
-        ]
-        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        trim(batch, self.padded)
-        if "mlm_labels" in batch:
-            batch["mlm_positions"] = batch["mlm_labels"].reshape(-1).nonzero()[0]
-        tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
-        records_B = torch.tensor([sample.image_id for sample in samples])
-        if self.views and self.images.cached:
-            tensors[TO_READ] = records_B
-        elif self.views:
-            try:
-                tensors["pixels"] = self.read_pixels(records_B)
-            except ImageError as error:
-                return error
-        return tensors
-
     def read_pixels(self, records_B: Tensor, pin_memory: bool = False) -> Tensor:
-        """The images of some records, uint8 (B, 3, H, W).
-
-        Raises:
-            ImageError: a file cannot be decoded.
-        """
+        """See the base class."""
         return self.images.read_batch([self.records[record].path for record in records_B.tolist()], pin_memory)
-
-    def _sample(self, epoch: int, index: int, visit: int = 0) -> Sample:
-        image_id = self._image_of(index)
-        sample = Sample(
-            seed=self.seed,
-            epoch=epoch,
-            index=index,
-            pid=self._pid_of(image_id),
-            image_id=image_id,
-            tokens_L=_NO_TOKENS,
-            length=0,
-            tokenizer=self.form.tokenizer,
-            size=self.images.size,
-            original=self._original(image_id) if self._needs_original else (0, 0),
-            visit=visit,
-        )
-        tokens_L, length = self._caption(sample)
-        if self.augment.txt_aug:  # before any masking, so that all fields are made of the same caption
-            tokens_L, length = augment_tokens(tokens_L, length, sample.tokenizer, sample.rng("txt_aug"))
-        return replace(sample, tokens_L=tokens_L, length=length)
 
     def _image_of(self, index: int) -> int:
         return int(self.record_N[index])

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.batches.fields import Sample
+from datasets.batches.pairs import Pairs
 from datasets.batches.sampler import BatchSampler
-from datasets.batches.train_pairs import TrainPairs
 from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.decode import resized
 from datasets.images.source import Images
@@ -90,7 +90,7 @@ def _folder(first_F: np.ndarray, number: int) -> int:
     return int(np.searchsorted(first_F, number, "right")) - 1
 
 
-class ShardPairs(TrainPairs):
+class ShardPairs(Pairs):
     """The pairs of folders of shards: one for each caption, or with ``--captions one`` one for each image."""
 
     def __init__(
@@ -104,11 +104,10 @@ class ShardPairs(TrainPairs):
         augment: AugmentOptions,
         seed: int,
     ) -> None:
-        """See :class:`TrainPairs`; ``images`` says the size of the images and what they are resized with."""
-        self._prepare(images, form, fields, padded, augment, seed)
+        """See :class:`Pairs`; ``images`` says the size of the images and what they are resized with."""
+        super().__init__(images, form, fields, padded, augment, seed)
         self.folders, self._shard_options = folders, shard_options
         self._by_caption = shard_options.captions == "all"
-        self.translation_N = self.deletion = None
 
     def __len__(self) -> int:
         _, images, captions = self.folders.counts
