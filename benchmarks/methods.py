@@ -19,6 +19,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.runs import METRICS, ROOT, common_flags, epoch_seconds, mean_queries, result_of, spread
+from datasets.mannequins.options import MannequinOptions
 from processor.metrics.confidence import compare_queries
 from processor.run_dir.curves import COLOURS, label_axes, new_figure, save_png
 from utils.files import read_yaml
@@ -54,8 +55,9 @@ SETTINGS = {
 }
 """name to flags, share of the people, and how many times the epochs"""
 TIMED_IDS = 600
-PAIRS_PER_ID, BATCH_SIZE, WARMUP = 4, 128, 0.1
-"""of the drawn people, of configs/demo.yaml, and share of the steps"""
+DEMO = read_yaml(ROOT / "configs" / "demo.yaml")
+PAIRS_PER_ID, WARMUP = MannequinOptions.mannequin_captions_per_image * int(DEMO["mannequin_images_per_id"]), 0.1
+"""of the drawn people; share of the steps"""
 
 
 def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Namespace) -> list[str]:
@@ -65,7 +67,7 @@ def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Nam
     given = argparse.Namespace(**{**vars(args), "train_ids": ids, "root_dir": args.root_dir / str(ids)})
     given.epochs = epochs
     splits = ["--mannequin_val_ids", "200", "--mannequin_test_ids", "500", "--noisy_seed", str(seed)]
-    steps = epochs * math.ceil(ids * PAIRS_PER_ID / BATCH_SIZE)
+    steps = epochs * math.ceil(ids * PAIRS_PER_ID / DEMO["batch_size"])
     schedule = ["--schedule_per", "step", "--warmup_steps", str(math.ceil(WARMUP * steps))]
     return [*common_flags(given, seed), *splits, *SYSTEMS[name], *schedule, *more]
 
