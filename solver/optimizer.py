@@ -82,7 +82,10 @@ def build_optimizer(
         groups = muon if options.optimizer == "Muon" and takes_muon(name, parameter.dim(), role) else others
         groups.setdefault(lr_and_decay(name, parameter.dim(), role, options), []).append(parameter)
     if not muon and not others:
-        raise UserError("nothing to train: every parameter is frozen")
+        raise UserError(
+            "nothing to train: the towers are frozen (--freeze_towers), and none of --loss_names has layers of its "
+            "own; add a loss that has some, such as itm or id"
+        )
     members, betas = _members(others), (options.alpha, options.beta)
     if options.optimizer == "Muon":
         return MuonAdamW(_members(muon), members, options.lr, betas, options.eps or 1e-8)
