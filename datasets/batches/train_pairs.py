@@ -88,10 +88,11 @@ class TrainPairs(Pairs):
 
     def _row_of_text(self, sample: Sample) -> int:
         """The row of a caption, perhaps of another one of the identity, or that of its back translation."""
-        row, rng = sample.index, sample.rng("identity_captions")
-        if self.augment.identity_captions and rng.random() < self.augment.identity_captions:
-            pairs = self._pairs_of(sample.pid)
-            row = int(pairs[rng.integers(len(pairs))])
+        row = sample.index
+        if self.augment.identity_captions:
+            rng, pairs = sample.rng("identity_captions"), self._pairs_of(sample.pid)
+            if rng.random() < self.augment.identity_captions:
+                row = int(pairs[rng.integers(len(pairs))])
         translated = -1 if self.translation_N is None else int(self.translation_N[row])
         if translated < 0 or sample.rng("back_translation").random() >= self.augment.back_translation:
             return row
