@@ -71,7 +71,7 @@ def compare_runs(options: Options) -> None:
             f"--runs {paths[0]} {paths[1]}: trained on {names}, so their results are not of the same queries; say on "
             "which data set both are tested, as in --dataset_name RSTPReid --root_dir DATA"
         )
-    one, other = (evaluate_run(path / "best.pth", run, precision) for path, run in zip(paths, runs, strict=True))
+    one, other = (evaluate_checkpoint(path / "best.pth", run, precision) for path, run in zip(paths, runs, strict=True))
     for task, queries in one.queries.items():
         pids = one.features.gallery_pids if task == "i2t" else one.features.query_pids
         differences = compare_queries(queries, other.queries[task], pids)
@@ -81,7 +81,7 @@ def compare_runs(options: Options) -> None:
         log.info("%s: A is %s, B is %s\n%s\n%s", title, *paths, table.pretty(), counts)
 
 
-def evaluate_run(weights: Path, run: Options, precision: Precision) -> Evaluation:
+def evaluate_checkpoint(weights: Path, run: Options, precision: Precision) -> Evaluation:
     """A checkpoint's metrics, and what each query contributes to them, on the split that flags of its run name.
 
     Raises:

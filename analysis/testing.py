@@ -79,12 +79,12 @@ def evaluate_run(options: Options) -> EvaluatedRun:
     if use := model.expert_use():
         log.info("tokens per expert, and entropy of their shares\n%s", expert_table(use).pretty())
     if test.rerank:
-        title = f"t2i, first {test.rerank} reranked"
-        temperature = None if test.rerank_by == "matching" else matcher.temperature
+        title, alone = f"t2i, first {test.rerank} reranked", test.rerank_by == "matching"
+        temperature = None if alone else matcher.temperature
         queries[title] = rerank(model, matcher, split, features, test.rerank, temperature, retrieval.columns)
         reranked = table_rows({"t2i": queries[title]}, split, test.intervals)
         table = metrics_table(reranked)
-        by = {"both": "cosine and matching head", "matching": "the matching head"}[test.rerank_by]
+        by = "the matching head" if alone else "cosine and matching head"
         log.info("first %d images reranked by %s, %s\n%s", test.rerank, by, precision.name, table)
         rows |= {name.replace("t2i", title, 1): row for name, row in reranked.items()}
     return EvaluatedRun(options, restored, dataset, split, features, rows, queries)

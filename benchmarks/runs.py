@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from analysis.evaluated_run import RetrievalOptions
-from analysis.significance import evaluate_run
+from analysis.significance import evaluate_checkpoint
 from analysis.testing import UNREAD
 from datasets.options import data_options
 from model.build import model_options
@@ -87,7 +87,7 @@ def _test(run_dir: Path) -> dict[str, float]:
     groups = {"test": [RetrievalOptions, TestDeviceOptions], **data_options(), **model_options()}
     argv = ["--config_file", str(run_dir / "configs.yaml")]
     options = parse(groups, argv, "", PUBLISHED_WITHOUT_EFFECT, UNREAD, lenient=True)
-    found = evaluate_run(run_dir / "last.pth", options, pick_precision(options.get(TestDeviceOptions)))
+    found = evaluate_checkpoint(run_dir / "last.pth", options, pick_precision(options.get(TestDeviceOptions)))
     queries = found.queries["t2i"]
     kept = {"first_rank": queries.first_rank, "values": queries.values, "pids": found.features.query_pids.cpu()}
     torch.save(kept, run_dir / QUERIES)

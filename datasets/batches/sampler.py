@@ -121,6 +121,13 @@ class EqualSampler(BatchSampler):
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
 
+def rows_by_identity(pids: Sequence[int]) -> dict[int, np.ndarray]:
+    """Where each identity stands in ``pids``; both in ascending order."""
+    ids, identity = np.unique(np.asarray(pids, np.int64), return_inverse=True)
+    rows = np.split(np.argsort(identity, kind="stable"), np.cumsum(np.bincount(identity))[:-1])
+    return dict(zip(ids.tolist(), rows, strict=False))  # of no rows np.split makes one part
+
+
 class IdentitySampler(BatchSampler):
     """Batches of P identities with K samples each, P = ``batch_size`` / K.
 
@@ -148,14 +155,13 @@ class IdentitySampler(BatchSampler):
                 "a batch is P identities x num_instance samples"
             )
         self._num_instance = num_instance
-        ids, identity = np.unique(np.asarray(pids, np.int64), return_inverse=True)
-        if len(ids) < batch_size // num_instance:
+        rows = rows_by_identity(pids)
+        if len(rows) < batch_size // num_instance:
             raise UserError(
                 f"--batch_size {batch_size} with --num_instance {num_instance} takes {batch_size // num_instance} "
-                f"identities per batch, but there are only {len(ids)}; use a smaller batch or more samples of each"
+                f"identities per batch, but there are only {len(rows)}; use a smaller batch or more samples of each"
             )
-        by_identity = np.argsort(identity, kind="stable")
-        self._samples = np.split(by_identity, np.cumsum(np.bincount(identity))[:-1])
+        self._samples = list(rows.values())
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """See the base class."""

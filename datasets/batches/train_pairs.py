@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.batches.fields import Sample
 from datasets.batches.pairs import Pairs
-from datasets.batches.sampler import BatchSampler, EqualSampler, IdentitySampler, RandomSampler
+from datasets.batches.sampler import BatchSampler, EqualSampler, IdentitySampler, RandomSampler, rows_by_identity
 from datasets.captions import AugmentOptions, WordDeletion
 from datasets.images.source import Images
 from datasets.options import DataOptions
@@ -47,9 +47,7 @@ class TrainPairs(Pairs):
             self.translation_N = np.where(has_N, len(captions) + np.cumsum(has_N) - 1, -1)
             captions += [text for text in texts if text]
         self.ids_NL, self.length_N = (values.numpy() for values in form.tokenizer(captions, form.text_length))
-        pids_N = self.pids
-        self._by_pid_N = pids_N.argsort(kind="stable")
-        self._sorted_pids_N = pids_N[self._by_pid_N]
+        self._pairs_of = rows_by_identity(self.pids) if augment.identity_captions else {}
         self.deletion = None
         if augment.word_deletion:
             self.deletion = WordDeletion(form.tokenizer, captions, form.text_length, augment.word_deletion)
@@ -90,18 +88,13 @@ class TrainPairs(Pairs):
         """The row of a caption, perhaps of another one of the identity, or that of its back translation."""
         row = sample.index
         if self.augment.identity_captions:
-            rng, pairs = sample.rng("identity_captions"), self._pairs_of(sample.pid)
+            rng, pairs = sample.rng("identity_captions"), self._pairs_of[sample.pid]
             if rng.random() < self.augment.identity_captions:
                 row = int(pairs[rng.integers(len(pairs))])
         translated = -1 if self.translation_N is None else int(self.translation_N[row])
         if translated < 0 or sample.rng("back_translation").random() >= self.augment.back_translation:
             return row
         return translated
-
-    def _pairs_of(self, pid: int) -> np.ndarray:
-        """The pairs of an identity."""
-        first, end = np.searchsorted(self._sorted_pids_N, (pid, pid + 1))
-        return self._by_pid_N[first:end]
 
     def _original(self, image_id: int) -> tuple[int, int]:
         return self.images.original_size(self.records[image_id].path)
