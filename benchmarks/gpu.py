@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,19 @@ from unittest import mock
 import numpy as np
 import torch
 from prettytable import PrettyTable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 import train
 from benchmarks import evaluate
-from benchmarks.itm import IDS
-from benchmarks.train_step import DTYPES, compare, draw_batch, open_clip_step, peak_tflops, plain, step_of
+from benchmarks.models import IDS, random_model
+from benchmarks.train_step import DTYPES, compare, draw_batch, flops, open_clip_step, peak_tflops, plain, step_of
 from datasets.augmentation import IMAGE_FIELDS, view_named
 from model.adapters.prompts import PromptOptions
-from model.backbones import BackboneOptions, load_backbone
-from model.build import build_retriever
 from model.losses.base import PairFeatures, TrainingPass
 from model.retriever import Retriever
 from utils import UserError
+from utils.command import run_command
 from utils.device import Precision
 from utils.options import Options
 
@@ -85,11 +83,8 @@ class Bench:
 
     def retriever(self, options: Options, precision: Precision, pairs: int) -> Retriever:
         """A model with random weights and filled memories."""
-        torch.manual_seed(0)
-        backbone = load_backbone(options.get(BackboneOptions))
-        model = build_retriever(backbone, options.get, IDS, pairs, pairs, precision)
-        width = backbone.spec.embed_dim
-        features = torch.randn(2, pairs, width, device=self.device)
+        model = random_model(options, precision, (IDS, pairs, pairs))
+        features = torch.randn(2, pairs, model.backbone.spec.embed_dim, device=self.device)
         index = torch.arange(pairs, device=self.device)
         for head in model.heads.values():
             head.before_epoch(TrainingPass(1, lambda: PairFeatures(*features, index // 2, index)))
@@ -109,18 +104,22 @@ class Bench:
         """Seconds."""
         return self.until - time.monotonic()
 
+    def attempt(self, work: Callable[[], Result]) -> Result:
+        """Its results, or the error that it ends with."""
+        try:
+            return work()
+        except Exception as error:
+            if self.on_gpu:
+                torch.cuda.empty_cache()
+            return {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+
     def run(self, name: str, part: Callable[[], Any]) -> None:
         """One part; its results, or why there are none, are in the file afterwards."""
         started = time.monotonic()
         if self.left() < 0:
             self.results[name] = {"left out": "no time was left"}
         else:
-            try:
-                self.results[name] = part()
-            except Exception as error:
-                self.results[name] = {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-                if self.on_gpu:
-                    torch.cuda.empty_cache()
+            self.results[name] = self.attempt(part)
         shown = self.results[name]
         state = next((f"{key}: {shown[key]}" for key in ("failed", "left out") if key in shown), "done")
         print(f"{name}: {state} ({time.monotonic() - started:.0f} s)", flush=True)
@@ -211,38 +210,54 @@ def host_waits(step: Callable[[], Any]) -> int:
     return sum(event.count for event in found.key_averages() if event.key in WAITS)
 
 
+def in_cuda_graphs(build: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+    """The step of a model whose compiled blocks replay CUDA graphs, forward and backward."""
+    with mock.patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, mode="reduce-overhead")):
+        step = build()
+
+    def replayed() -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return step()
+
+    return replayed
+
+
 def steps(bench: Bench, recipe: str, pairs: int) -> Result:
-    """A recipe's step in bf16: eager and compiled; for IRRA beside the plain form and open_clip's CLIP step."""
+    """A recipe's step in bf16, eager and compiled; IRRA's also in CUDA graphs, in plain form, and beside open_clip's.
+
+    A form that fails says so in its row, and the others go on.
+    """
     batch, half = bench.batch(pairs), bench.precision("bf16")
-    rows: Result = {}
+    options, rows = bench.options(recipe), {}
     with tempfile.TemporaryDirectory() as folder:
 
         def ours(*more: str) -> Callable[[], Any]:
-            options = bench.options(recipe, *more)
-            return step_of(bench.retriever(options, half, pairs), options.get, batch, Path(folder))
+            flags = bench.options(recipe, *more)
+            return step_of(bench.retriever(flags, half, pairs), flags.get, batch, Path(folder))
 
         forms: dict[str, Callable[[], Callable[[], Any]]] = {"eager": ours}
         if bench.on_gpu and pairs == bench.first:
             forms["compiled"] = partial(ours, "--compile")
         if recipe == "irra" and pairs == bench.first:
-            backbone = bench.options(recipe).get(BackboneOptions)
-            forms["plain"] = lambda: plain(backbone, batch, half)
+            if bench.on_gpu:
+                forms["CUDA graphs"] = partial(in_cuda_graphs, forms["compiled"])
+            forms["plain"] = lambda: plain(options, batch, half)
             if bench.on_gpu and find_spec("timm"):  # which open_clip needs; its merges of words alone do not
                 forms["open_clip"] = lambda: open_clip_step(bench.size, batch, half)
-        options = bench.options(recipe)
-        with FlopCounterMode(display=False) as counter:
-            bench.retriever(options, half, pairs).train()(batch)[0].loss.backward()
-        tera, peak = counter.get_total_flops() / 1e12, peak_tflops(None)
-        for name, form in forms.items():  # one after the other: together they would not fit at 512 pairs
-            step = form()
-            spent, memory = compare({name: lambda step=step: step}, 3, bench.rounds, bench.inner, bench.device)[name]
-            rows[name] = {"pairs/s": pairs / spent, "ms": 1e3 * spent}
-            if name in ("eager", "compiled"):
-                rows[name] |= {"TFLOP": tera, "MFU": tera / spent / peak if peak else None}
-                rows[name]["host waits"] = host_waits(step) if bench.on_gpu else None
+        tera, peak = flops(bench.retriever(options, half, pairs), batch) / 1e12, peak_tflops(None)
+
+        def timed(name: str, step: Callable[[], Any]) -> Result:
+            spent, memory = compare({name: lambda: step}, 3, bench.rounds, bench.inner, bench.device)[name]
+            row: Result = {"pairs/s": pairs / spent, "ms": 1e3 * spent}
+            if name not in ("plain", "open_clip"):
+                row |= {"TFLOP": tera, "MFU": tera / spent / peak if peak else None}
+                row["host waits"] = host_waits(step) if bench.on_gpu else None
             if memory is not None:
-                rows[name]["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-            del step
+                row["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+            return row
+
+        for name, form in forms.items():  # one after the other: together they would not fit at 512 pairs
+            rows[name] = bench.attempt(lambda name=name, form=form: timed(name, form()))
     return rows
 
 
@@ -285,11 +300,23 @@ def table_of(results: dict[str, Any]) -> PrettyTable:
         if name.startswith("step ") and "left out" not in rows and "failed" not in rows:
             _, recipe, pairs = name.split()
             for form, row in rows.items():
+                if "failed" in row:
+                    table.add_row([recipe, pairs, form, "failed", "", "", ""])
+                    continue
                 mfu = f"{100 * row['MFU']:.1f} %" if row.get("MFU") else ""
                 memory = f"{row['peak GiB']:.1f}" if "peak GiB" in row else ""
                 waits = "" if row.get("host waits") is None else row["host waits"]
                 table.add_row([recipe, pairs, form, f"{row['pairs/s']:.0f}", mfu, memory, waits])
     return table
+
+
+def failures(results: dict[str, Any]) -> list[str]:
+    """Names of the parts, and of the forms of a step, that ended with an error."""
+    found = [name for name, result in results.items() if "failed" in result]
+    for name, rows in results.items():
+        if name.startswith("step "):
+            found += [f"{name} ({form})" for form, row in rows.items() if isinstance(row, dict) and "failed" in row]
+    return found
 
 
 @contextmanager
@@ -335,9 +362,9 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("machine", "parity fp32", "views", "metrics"):
         if name in bench.results:
             print(name, json.dumps({key: value for key, value in bench.results[name].items() if key != "traceback"}))
-    if failed := [name for name, result in bench.results.items() if "failed" in result]:
+    if failed := failures(bench.results):
         sys.exit(f"failed: {', '.join(failed)}; see {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -17,22 +17,12 @@ import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-from model.backbones import BackboneOptions, load_backbone
+from benchmarks.models import NO_BANKS, random_model, read_flags
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
-from model.build import LossOptions, build_retriever
 from model.retriever import Retriever
 from utils.device import Precision
 
 LENGTH = 77
-IDS = 11003
-"""identities of CUHK-PEDES, the size of the id classifier"""
-
-
-def make(loss_names: str, backbone: BackboneOptions, precision: Precision) -> Retriever:
-    """A model with random weights, the same for the same losses."""
-    torch.manual_seed(0)
-    given = {LossOptions: LossOptions(loss_names)}
-    return build_retriever(load_backbone(backbone), lambda kind: given.get(kind) or kind(), IDS, 1, 1, precision)
 
 
 def draw_batch(pairs: int, size: tuple[int, ...], device: str) -> dict[str, Tensor]:
@@ -112,10 +102,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each form, the median counts")
     args = parser.parse_args()
 
-    backbone = BackboneOptions(pretrain_choice=args.model, img_size=tuple(args.img_size))
-    batch = draw_batch(args.pairs, backbone.img_size, args.device)
+    batch = draw_batch(args.pairs, tuple(args.img_size), args.device)
     precision = Precision(torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
-    models = {names: make(names, backbone, precision) for names in ("itc+mlm+itm+id", "itc+mlm+id")}
+    models = {
+        losses: random_model(read_flags(losses, args.model, args.img_size), precision, NO_BANKS)
+        for losses in ("itc+mlm+itm+id", "itc+mlm+id")
+    }
     steps = compare({n: lambda m=m: m(batch)[0].loss for n, m in models.items()}, args.rounds, args.device)
     model = models["itc+mlm+itm+id"]
     rows, columns = model.backbone.sizes.grid

@@ -6,7 +6,6 @@ pass. FLOPs are counted in a second step.
 """
 
 import argparse
-import dataclasses
 import weakref
 from functools import partial
 from unittest import mock
@@ -17,28 +16,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backbones import BackboneOptions, load_backbone
-from model.build import build_retriever
+from benchmarks.models import random_model, read_flags
 from model.retriever import Retriever
 from utils.device import Precision
 
 IRRA = "sdm+id+mlm"
+ECCL = "TAL+memory+instance_memory", "--lora_alpha", "4", "--prompt_depth", "12"
 CASES = {
-    "IRRA": (IRRA, {}),
-    "IRRA, --recompute": (IRRA, {"recompute": True}),
-    "IRRA, --grad_checkpointing": (IRRA, {"grad_checkpointing": True}),
-    "IRRA, --accumulate 8": (IRRA, {"accumulate": 8}),
-    "IRRA, --accumulate 8, --grad_checkpointing": (IRRA, {"accumulate": 8, "grad_checkpointing": True}),
-    "full fine-tuning, sdm": ("sdm", {}),
-    "full fine-tuning, sdm, --recompute": ("sdm", {"recompute": True}),
-    "ECCL": ("TAL+memory+instance_memory", {"lora_alpha": 4.0, "prompt_depth": 12}),
-    "ECCL, --no_recompute": (
-        "TAL+memory+instance_memory",
-        {"lora_alpha": 4.0, "prompt_depth": 12, "recompute": False},
-    ),
+    "IRRA": (IRRA,),
+    "IRRA, --recompute": (IRRA, "--recompute"),
+    "IRRA, --grad_checkpointing": (IRRA, "--grad_checkpointing"),
+    "IRRA, --accumulate 8": (IRRA, "--accumulate", "8"),
+    "IRRA, --accumulate 8, --grad_checkpointing": (IRRA, "--accumulate", "8", "--grad_checkpointing"),
+    "full fine-tuning, sdm": ("sdm",),
+    "full fine-tuning, sdm, --recompute": ("sdm", "--recompute"),
+    "ECCL": ECCL,
+    "ECCL, --no_recompute": (*ECCL, "--no_recompute"),
 }
-CUHK = 11003, 34054, 68126
-"""identities, images and pairs to train on"""
+"""name to losses and further flags"""
 TEXT_LENGTH = 73
 MASKED = 4
 """masked words of a caption"""
@@ -66,19 +61,13 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def options(options_type: type, flags: dict[str, object]) -> object:
-    """An options dataclass with some of these flags."""
-    known = {field.name for field in dataclasses.fields(options_type)}
-    return options_type(**{name: value for name, value in flags.items() if name in known})
-
-
-def measure(losses: str, flags: dict[str, object], batch_size: int, dtype: torch.dtype) -> dict[str, float]:
+def measure(flags: tuple[str, ...], batch_size: int, dtype: torch.dtype) -> dict[str, float]:
     """GB of everything that one step holds, and its FLOPs in 10^12."""
     # Fake weights cannot be moved, not even to where they are.
     with FakeTensorMode(), mock.patch.object(Retriever, "to"):
-        flags = {**flags, "loss_names": losses, "pretrain_choice": "random-ViT-B/16"}
-        backbone, precision = load_backbone(options(BackboneOptions, flags)), Precision(torch.device("cpu"), dtype)
-        model = build_retriever(backbone, lambda kind: options(kind, flags), *CUHK, precision).train()
+        losses, *more = flags
+        options = read_flags(losses, "random-ViT-B/16", (384, 128), *more)
+        model = random_model(options, Precision(torch.device("cpu"), dtype))
         batch = draw_batch(batch_size)
         with LiveBytes() as live:
             step, _ = model(batch)
@@ -123,9 +112,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--only", default="", help="cases whose names begin so")
-    flags = parser.parse_args()
-    for name, (losses, changes) in ((name, case) for name, case in CASES.items() if name.startswith(flags.only)):
-        row = measure(losses, changes, flags.batch, torch.bfloat16 if flags.bf16 else torch.float32)
+    args = parser.parse_args()
+    for name, flags in ((name, case) for name, case in CASES.items() if name.startswith(args.only)):
+        row = measure(flags, args.batch, torch.bfloat16 if args.bf16 else torch.float32)
         print(f"{name:42}", ", ".join(f"{key} {value:.2f}" for key, value in row.items()), flush=True)
 
 

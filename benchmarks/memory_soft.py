@@ -15,10 +15,9 @@ import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-from model.backbones import BackboneOptions, load_backbone
+from benchmarks.models import random_model, read_flags
 from model.backbones.spec import Encoded
 from model.batch_views import BatchViews
-from model.build import LossOptions, build_retriever
 from model.losses.base import Sizes
 from model.losses.memory_soft import MemorySoft, MemorySoftOptions
 from utils.device import DeviceOptions, Precision, pick_precision
@@ -74,8 +73,7 @@ def memory_soft_times(device: torch.device, rounds: int) -> dict[str, float]:
 
 def step_time(precision: Precision, batch_size: int, rounds: int) -> float:
     """Seconds of forward and backward of ViT-B/16 with itc."""
-    backbone, given = load_backbone(BackboneOptions("random-ViT-B/16")), {LossOptions: LossOptions(loss_names="itc")}
-    model = build_retriever(backbone, lambda kind: given.get(kind) or kind(), 0, 0, 0, precision)
+    model = random_model(read_flags("itc", "random-ViT-B/16", (384, 128)), precision, (0, 0, 0))
     batch = {
         "images": torch.randn(batch_size, 3, 384, 128, device=precision.device),
         "caption_ids": torch.randint(1, 49000, (batch_size, 77), device=precision.device),

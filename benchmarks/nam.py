@@ -17,21 +17,13 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from benchmarks.itm import LENGTH, draw_batch
-from model.backbones import BackboneOptions, load_backbone
-from model.build import LossOptions, build_retriever
+from benchmarks.models import random_model, read_flags
 from model.losses.nam import best_patch, masked, masking_probabilities
-from model.retriever import Retriever
 from model.token_scores import TokenScores
+from utils.device import Precision
 
 CAPTIONS = 1_000_000
 """of the file; a step touches those of its batch only"""
-
-
-def make(loss: str, name: str) -> Retriever:
-    """A model with random weights."""
-    torch.manual_seed(0)
-    given = {LossOptions: LossOptions(loss_names=loss)}
-    return build_retriever(load_backbone(BackboneOptions(name)), lambda kind: given.get(kind) or kind(), 1, 1, CAPTIONS)
 
 
 def median_seconds(function: Callable[[], object], rounds: int) -> float:
@@ -51,7 +43,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed steps, the median counts")
     args = parser.parse_args()
 
-    model = make("nam", args.model)
+    precision = Precision(torch.device("cpu"), torch.float32)
+    model = random_model(read_flags("nam", args.model, (384, 128)), precision, (1, 1, CAPTIONS))
     batch = draw_batch(args.pairs, model.backbone.spec.image_size, "cpu")
     ids_BL = batch["caption_ids"]
     word_BL = torch.zeros_like(ids_BL, dtype=torch.bool)

@@ -14,16 +14,12 @@ import torch.nn.functional as F
 from prettytable import PrettyTable
 from torch import Tensor
 
-import train
+from benchmarks.models import random_model, read_flags
 from model.adapters.experts import MixtureOfExperts
-from model.backbones import BackboneOptions, load_backbone
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID
-from model.build import build_retriever
 from utils.device import DeviceOptions, Precision, pick_precision
 
 SYSTEMS = {"irra": "sdm+id+mlm", "php": "sdm+itc+aux"}
-CUHK = 11003, 34054, 68126
-"""identities, images and pairs to train on"""
 
 
 def gather_scatter(moe: MixtureOfExperts, x_TD: Tensor, task_D: Tensor) -> Tensor:
@@ -73,10 +69,8 @@ def mixture_times(tokens: int, width: int, precision: Precision, repeats: int) -
 
 def step_time(system: str, arguments: argparse.Namespace, precision: Precision) -> float:
     """One training step (forward, backward, no optimiser) of a system."""
-    flags = ["--loss_names", SYSTEMS[system], "--pretrain_choice", arguments.arch]
-    options = train.read_flags([*flags, "--img_size", *map(str, arguments.img_size)])
-    batch, device, backbone = arguments.batch, precision.device, load_backbone(options.get(BackboneOptions))
-    model = build_retriever(backbone, options.get, *CUHK, precision).train()
+    batch, device = arguments.batch, precision.device
+    model = random_model(read_flags(SYSTEMS[system], arguments.arch, arguments.img_size), precision)
     ids = torch.zeros(batch, 77, dtype=torch.long)
     ids[:, :30] = torch.randint(1, MASK_ID, (batch, 30))
     ids[:, 0], ids[:, 29] = START_ID, END_ID

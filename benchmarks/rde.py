@@ -15,30 +15,26 @@ import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-import train
+from benchmarks.models import random_model, read_flags
 from benchmarks.train_step import DTYPES, Step, compare, draw_batch
-from model.backbones import BackboneOptions, load_backbone
 from model.batch_views import BatchViews
-from model.build import build_retriever
 from model.retriever import Retriever
 from utils.device import Precision
 
-RDE = ("--loss_names", "TAL", "--select_ratio", "0.3")
+RDE = ("TAL", "--select_ratio", "0.3")
 FORMS = {
-    "IRRA (sdm+id+mlm)": ("--loss_names", "sdm+id+mlm"),
-    "TAL": ("--loss_names", "TAL"),
+    "IRRA (sdm+id+mlm)": ("sdm+id+mlm",),
+    "TAL": ("TAL",),
     "RDE, norm frozen": RDE,
     "RDE, norm of the batch": (*RDE, "--tse_norm", "batch"),
 }
-CUHK = 11003, 34054, 68126
-"""identities, images and pairs to train on"""
+"""losses and further flags"""
 
 
 def build(flags: tuple[str, ...], args: argparse.Namespace, precision: Precision) -> Retriever:
-    """A system with random weights, in training mode."""
-    torch.manual_seed(0)
-    options = train.read_flags([*flags, "--pretrain_choice", args.model, "--img_size", *map(str, args.img_size)])
-    return build_retriever(load_backbone(options.get(BackboneOptions)), options.get, *CUHK, precision).train()
+    """A system with random weights."""
+    losses, *more = flags
+    return random_model(read_flags(losses, args.model, args.img_size, *more), precision)
 
 
 def cut(batch: dict[str, Tensor]) -> dict[str, Tensor]:

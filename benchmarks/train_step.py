@@ -24,20 +24,19 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from benchmarks.itm import IDS, LENGTH, make
+from benchmarks.itm import LENGTH
+from benchmarks.models import IDS, NO_BANKS, random_model, read_flags
 from benchmarks.plain_irra import PlainIRRA, plain_optimizer, plain_state
 from datasets.batches.train_loader import Place
 from datasets.captions import AugmentOptions, mask_tokens, words_in
-from model.backbones import BackboneOptions, load_backbone
 from model.backbones.clip_tokenizer import END_ID, MASK_ID, START_ID, shared_tokenizer
-from model.build import build_retriever
 from model.retriever import Retriever
 from processor.run_dir.record import RunRecord
 from processor.run_dir.run_dir import RunDir
 from processor.trainer import LoopOptions, Trainer
 from solver import build_solver
 from utils.device import Precision
-from utils.options import GetOptions
+from utils.options import GetOptions, Options
 
 LOSSES = "sdm+id+mlm"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -85,49 +84,32 @@ class FirstStep:
         """There is no end."""
 
 
-def ours(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision, run_dir: Path) -> Step:
-    """The training loop's own step of IRRA."""
-    return step_of(make(LOSSES, backbone, precision), lambda kind: kind(), batch, run_dir)
-
-
 def step_of(model: Retriever, get: GetOptions, batch: dict[str, Tensor], run_dir: Path) -> Step:
     """The training loop's own step of any model, always on the same batch."""
-    model.train()
-    optimizer, schedule = build_solver(model.parameter_roles(), get)
+    optimizer, schedule = build_solver(model.train().parameter_roles(), get)
     record = RunDir(run_dir, RunRecord(run_dir, {"weights_sha256": None}, resumed=False))
     trainer = Trainer(model, optimizer, schedule, FirstStep(), None, record, LoopOptions())
     return lambda: trainer.step(batch)
 
 
-def recipe_model(args: argparse.Namespace, precision: Precision) -> tuple[Retriever, GetOptions]:
-    """The model of a file in configs/ with random weights, and its flags."""
-    shape = ["--pretrain_choice", args.model, "--img_size", *map(str, args.img_size)]
-    options = train.read_flags(["--config_file", str(args.recipe), *shape])
-    model = build_retriever(load_backbone(options.get(BackboneOptions)), options.get, IDS, IDS, IDS, precision)
-    return model, options.get
-
-
-def recipe_step(args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
-    """The training loop's own step of such a model, in a folder that is gone by the time the step is taken."""
-    model, get = recipe_model(args, precision)
+def random_step(options: Options, batch: dict[str, Tensor], precision: Precision) -> Step:
+    """The same with random weights, in a folder that is gone by the time the step is taken."""
     with tempfile.TemporaryDirectory() as folder:
-        return step_of(model, get, batch, Path(folder))
+        return step_of(random_model(options, precision), options.get, batch, Path(folder))
 
 
-def arithmetic(args: argparse.Namespace, batch: dict[str, Tensor]) -> dict[int, float]:
-    """By batch size, how many operations a step of ``--recipe`` takes for one of IRRA's.
+def arithmetic(recipe: Options, irra: Options, batch: dict[str, Tensor]) -> dict[int, float]:
+    """By batch size, how many operations a step of a recipe takes for one of IRRA's.
 
-    Counted at ``--pairs``: what encodes pairs grows with them, and an optimiser's own products do not.
+    Counted at the size of the batch: what encodes pairs grows with it, and an optimiser's own products do not.
     """
-    model, get = recipe_model(args, Precision(batch["images"].device, torch.float32))
-    optimizer, _ = build_solver(model.parameter_roles(), get)
-    with FlopCounterMode(display=False) as pairs:
-        model.train()(batch)[0].loss.backward()
+    model, pairs = random_model(recipe, Precision(batch["images"].device, torch.float32)), len(batch["images"])
+    optimizer, _ = build_solver(model.parameter_roles(), recipe.get)
+    per_pair = flops(model, batch) / pairs
     with FlopCounterMode(display=False) as once:
         optimizer.step()
-    whole = flops(BackboneOptions(pretrain_choice=args.model, img_size=tuple(args.img_size)), batch)
-    per_pair, fixed = pairs.get_total_flops() / args.pairs, once.get_total_flops()
-    return {size: (per_pair + fixed / size) / (whole / args.pairs) for size in (16, 64, 128, 512)}
+    reference = flops(random_model(irra, model.precision, NO_BANKS), batch) / pairs
+    return {size: (per_pair + once.get_total_flops() / size) / reference for size in (16, 64, 128, 512)}
 
 
 def plain_of(model: Retriever) -> PlainIRRA:
@@ -137,9 +119,9 @@ def plain_of(model: Retriever) -> PlainIRRA:
     return reference
 
 
-def plain(backbone: BackboneOptions, batch: dict[str, Tensor], precision: Precision) -> Step:
+def plain(options: Options, batch: dict[str, Tensor], precision: Precision) -> Step:
     """The reference."""
-    model = plain_of(make(LOSSES, backbone, precision)).to(precision.device)
+    model = plain_of(random_model(options, precision, NO_BANKS)).to(precision.device)
     optimizer = plain_optimizer(model)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.needs_scaler)
 
@@ -178,18 +160,16 @@ def open_clip_step(size: tuple[int, ...], batch: dict[str, Tensor], precision: P
     return step
 
 
-def first_losses_agree(backbone: BackboneOptions, batch: dict[str, Tensor]) -> None:
+def first_losses_agree(model: Retriever, batch: dict[str, Tensor]) -> None:
     """Ours and the plain form are the same function, or the comparison means nothing."""
-    model = make(LOSSES, backbone, Precision(batch["images"].device, torch.float32))
     reference = plain_of(model).to(batch["images"].device)
     with torch.no_grad():
         loss, expected = model(batch)[0].loss.item(), reference(batch).item()
     assert abs(loss - expected) < 1e-3 * abs(expected), f"loss {loss}, plain form {expected}"
 
 
-def flops(backbone: BackboneOptions, batch: dict[str, Tensor]) -> float:
-    """Floating point operations of matrix products and attention, forward and backward, in our form."""
-    model = make(LOSSES, backbone, Precision(batch["images"].device, torch.float32))
+def flops(model: Retriever, batch: dict[str, Tensor]) -> float:
+    """Floating point operations of matrix products and attention, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         model(batch)[0].loss.backward()
     return float(counter.get_total_flops())
@@ -246,32 +226,35 @@ def main() -> None:
     parser.add_argument("--only_count", action="store_true", help="count the operations of --recipe; time nothing")
     args = parser.parse_args()
 
+    if args.only_count and not args.recipe:
+        parser.error("--only_count counts the operations of --recipe; name a file in configs/")
     device, size = torch.device(args.device), tuple(args.img_size)
-    backbone = BackboneOptions(pretrain_choice=args.model, img_size=size)
+    irra = read_flags(LOSSES, args.model, size)
+    exact = random_model(irra, Precision(device, torch.float32), NO_BANKS)
     batch = draw_batch(args.pairs, size, device) | {"index": torch.arange(args.pairs, device=device)}
     if args.recipe:
-        for pairs, ratio in arithmetic(args, batch).items():
+        shape = ["--pretrain_choice", args.model, "--img_size", *map(str, size)]
+        recipe = train.read_flags(["--config_file", str(args.recipe), *shape])
+        for pairs, ratio in arithmetic(recipe, irra, batch).items():
             print(f"operations of a step for one of IRRA's, {args.recipe.stem}, {pairs} pairs: {ratio:.2f}")
     if args.only_count:
         return
-    first_losses_agree(backbone, batch)
+    first_losses_agree(exact, batch)
     precisions = ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
-    with tempfile.TemporaryDirectory() as folder:
-        forms: dict[str, Callable[[], Step]] = {}
-        for name in precisions:
-            precision = Precision(device, DTYPES[name])
-            forms[f"irra_{name}"] = partial(ours, backbone, batch, precision, Path(folder))
-            if name != "bf16":
-                forms[f"plain_{name}"] = partial(plain, backbone, batch, precision)
-            if name == "bf16" and args.model.endswith("ViT-B/16"):
-                forms["open_clip_bf16"] = partial(open_clip_step, size, batch, precision)
-        if args.recipe:
-            half = Precision(device, DTYPES["bf16"])
-            forms[f"{args.recipe.stem}_bf16"] = partial(recipe_step, args, batch, half)
-        forms = {name: form for name, form in forms.items() if not args.forms or name in args.forms}
-        results = compare(forms, args.warm_up, args.rounds, args.inner, device)
+    forms: dict[str, Callable[[], Step]] = {}
+    for name in precisions:
+        precision = Precision(device, DTYPES[name])
+        forms[f"irra_{name}"] = partial(random_step, irra, batch, precision)
+        if name != "bf16":
+            forms[f"plain_{name}"] = partial(plain, irra, batch, precision)
+        if name == "bf16" and args.model.endswith("ViT-B/16"):
+            forms["open_clip_bf16"] = partial(open_clip_step, size, batch, precision)
+    if args.recipe:
+        forms[f"{args.recipe.stem}_bf16"] = partial(random_step, recipe, batch, Precision(device, DTYPES["bf16"]))
+    forms = {name: form for name, form in forms.items() if not args.forms or name in args.forms}
+    results = compare(forms, args.warm_up, args.rounds, args.inner, device)
 
-    tera = flops(backbone, batch) / 1e12
+    tera = flops(exact, batch) / 1e12
     peak = peak_tflops(args.peak_tflops)
     table = PrettyTable(["step", "seconds", "pairs/s", "peak memory, GiB", "MFU"])
     for name, (spent, memory) in results.items():

@@ -29,6 +29,14 @@ def test_what_fails_is_named_and_the_rest_goes_on(tmp_path: Path, monkeypatch: p
     assert results["machine"]["failed"] == "ZeroDivisionError: division by zero" and "encoding" in results
 
 
+def test_a_form_of_a_step_that_fails_is_named_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu, "plain", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit, match=r"failed: step irra 8 \(plain\); see"):
+        gpu.main(["--device", "cpu", "--out", str(tmp_path / "gpu.json"), "--parts", "step irra 8"])
+    forms = json.loads((tmp_path / "gpu.json").read_text())["step irra 8"]
+    assert forms["plain"]["failed"] == "ZeroDivisionError: division by zero" and forms["eager"]["pairs/s"] > 0
+
+
 def test_time_that_is_up(tmp_path: Path):
     gpu.main(["--device", "cpu", "--minutes", "0", "--out", str(tmp_path / "gpu.json"), "--parts", "views"])
     assert json.loads((tmp_path / "gpu.json").read_text()) == {"views": {"left out": "no time was left"}}
