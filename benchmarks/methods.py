@@ -7,6 +7,10 @@ learning rate, with the first seed and by the val identities, once with all peop
 the test identities. Settings: all people; with a fifth of the captions exchanged; with a tenth of the people, for four
 times the epochs. A benchmark that was stopped continues where it was.
 
+IRRA and our recipe are also trained from towers that were pre-trained before, with sdm or nam (itc beside them): from
+the same start, on twice as many other people without identities and with noisy captions, from shards. That comes on top
+of their time.
+
     python -m benchmarks.methods --start logs/Mannequins/TIME_demo/best.pth
 
 Writes methods.md and methods.png.
@@ -18,7 +22,8 @@ import math
 import statistics
 from pathlib import Path
 
-from benchmarks.runs import METRICS, ROOT, common_flags, epoch_seconds, mean_queries, result_of, spread
+from benchmarks.pretraining_demo import last_row, make_shards, pretraining_flags, trained
+from benchmarks.runs import METRICS, ROOT, common_flags, epoch_seconds, mean_queries, result_of, run, spread
 from datasets.mannequins.options import MannequinOptions
 from processor.metrics.confidence import compare_queries
 from processor.run_dir.curves import COLOURS, label_axes, new_figure, save_png
@@ -48,6 +53,9 @@ SYSTEMS = {
     OURS: recipe(),
 }
 """name to what differs from the common flags"""
+PRETRAINED = {f"{name}, pre-trained with {loss}": (name, loss) for name in (REFERENCE, OURS) for loss in ("sdm", "nam")}
+"""name to the system, and the loss of the pre-training before it"""
+NAMES = [*SYSTEMS, *PRETRAINED]
 SETTINGS = {
     "all people": ([], 1.0, 1),
     "a fifth of the captions exchanged": (["--noisy_rate", "0.2"], 1.0, 1),
@@ -56,8 +64,47 @@ SETTINGS = {
 """name to flags, share of the people, and how many times the epochs"""
 TIMED_IDS = 600
 DEMO = read_yaml(ROOT / "configs" / "demo.yaml")
+PRETRAINING_EPOCHS, NOISE = 6, {"wrong_words": 0.3, "wrong_person": 0.1}
+"""of pre-training; shares of its captions with wrong words, and of another image"""
 PAIRS_PER_ID, WARMUP = MannequinOptions.mannequin_captions_per_image * int(DEMO["mannequin_images_per_id"]), 0.1
 """of the drawn people; share of the steps"""
+
+
+def system_of(name: str) -> str:
+    """The system, which may be a pre-trained one."""
+    return PRETRAINED[name][0] if name in PRETRAINED else name
+
+
+def people_flags(train_ids: int, args: argparse.Namespace) -> list[str]:
+    """Who is drawn, to train on and to test on."""
+    drawn = {"difficulty": args.difficulty, "seed": 1, "train_ids": train_ids, "val_ids": 200, "test_ids": 500}
+    drawn |= {name: DEMO[f"mannequin_{name}"] for name in ("images_per_id", "height")}
+    return [text for name, value in drawn.items() for text in (f"--mannequin_{name}", str(value))]
+
+
+def pretrained(loss: str, args: argparse.Namespace) -> Path:
+    """The start after pre-training on shards of other people, validated on the target's; made once."""
+    people = MannequinOptions(
+        2 * args.train_ids,
+        mannequin_val_ids=0,
+        mannequin_test_ids=0,
+        mannequin_images_per_id="2",
+        mannequin_seed=3,
+        mannequin_difficulty=args.difficulty,
+        mannequin_height=int(DEMO["mannequin_height"]),
+    )
+    shards = make_shards(args.root_dir / "pretraining", people, **NOISE)
+    flags = [*pretraining_flags(loss, shards), "--finetune", args.start, "--num_epoch", PRETRAINING_EPOCHS]
+    flags += ["--lr", "9e-4", "--warmup_epochs", 1, "--val_sets", f"Mannequins={args.root_dir / str(args.train_ids)}"]
+    return trained(args.out / f"pretrained-{loss}", [*flags, *people_flags(args.train_ids, args)])
+
+
+def direct_transfer(loss: str, args: argparse.Namespace) -> float:
+    """R1 of the pre-trained start on the test identities."""
+    people = ["--dataset_name", "Mannequins", "--root_dir", args.root_dir / str(args.train_ids)]
+    run_dir = pretrained(loss, args).parent
+    printed = run("test.py", "--config_file", run_dir / "configs.yaml", *people, *people_flags(args.train_ids, args))
+    return last_row(printed)["R1"]
 
 
 def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Namespace) -> list[str]:
@@ -66,20 +113,22 @@ def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Nam
     ids = round(args.train_ids * share)
     given = argparse.Namespace(**{**vars(args), "train_ids": ids, "root_dir": args.root_dir / str(ids)})
     given.epochs = epochs
-    splits = ["--mannequin_val_ids", "200", "--mannequin_test_ids", "500", "--noisy_seed", str(seed)]
+    splits = [*people_flags(ids, args), "--noisy_seed", str(seed)]
     steps = epochs * math.ceil(ids * PAIRS_PER_ID / DEMO["batch_size"])
     schedule = ["--schedule_per", "step", "--warmup_steps", str(math.ceil(WARMUP * steps))]
-    return [*common_flags(given, seed), *splits, *SYSTEMS[name], *schedule, *more]
+    start = ["--finetune", str(pretrained(PRETRAINED[name][1], args))] if name in PRETRAINED else []
+    return [*common_flags(given, seed), *start, *splits, *SYSTEMS[system_of(name)], *schedule, *more]
 
 
 def rates(name: str, factor: float) -> list[str]:
     """Flags of the learning rates: of towers and heads, of LoRA, of RDE's second embedding (ours leaves it alone)."""
-    second = [] if name == OURS else ["--tse_lr", f"{1e-3 * factor:g}"]
+    second = [] if system_of(name) == OURS else ["--tse_lr", f"{1e-3 * factor:g}"]
     return ["--lr", f"{3e-4 * factor:g}", "--lora_lr", f"{2e-3 * factor:g}", *second]
 
 
 def seconds(name: str, args: argparse.Namespace) -> float:
     """What an epoch of a system takes, on fewer people."""
+    name = system_of(name)
     path = args.out / f"seconds-{slug(name)}.json"
     if not path.exists():
         given = argparse.Namespace(**{**vars(args), "train_ids": TIMED_IDS})
@@ -149,7 +198,8 @@ def table(setting: str, chosen: dict[str, float], found: dict[str, list[dict]], 
         epochs = epochs_of(name, setting, args)
         time = epochs * seconds(name, args) / (epochs_of(REFERENCE, setting, args) * seconds(REFERENCE, args))
         scores = [spread([each[metric] for each in results]) for metric in METRICS]
-        losses = SYSTEMS[name][SYSTEMS[name].index("--loss_names") + 1]
+        flags = SYSTEMS[system_of(name)]
+        losses = flags[flags.index("--loss_names") + 1]
         cells = [name, losses, rates(name, chosen[name])[1], str(epochs), f"{time:.2f}"]
         lines.append("| " + " | ".join([*cells, f"{results[0]['trained']:.2f} M", *scores, gap]) + " |")
     return [*lines, ""]
@@ -184,11 +234,11 @@ def main() -> None:
     parser.add_argument(
         "--factors", type=float, nargs="+", default=[0.1, 0.333, 1.0, 3.0, 10.0], help="of the learning rates"
     )
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
+    parser.add_argument("--systems", nargs="+", default=NAMES, choices=NAMES, metavar="NAME")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="NAME")
     parser.add_argument("--only_time", action="store_true", help="measure what an epoch takes, and no more")
     args = parser.parse_args()
-    for name in [REFERENCE, *args.systems]:
+    for name in dict.fromkeys([REFERENCE, *map(system_of, args.systems)]):
         print(f"{name}: {seconds(name, args):.1f} s for an epoch of {TIMED_IDS} people", flush=True)
     if args.only_time:
         return
@@ -199,6 +249,10 @@ def main() -> None:
             name: [result(name, setting, factor, seed, args) for seed in args.seeds] for name, factor in chosen.items()
         }
         lines += table(setting, chosen, found[setting], args)
+    for loss in dict.fromkeys(PRETRAINED[name][1] for name in args.systems if name in PRETRAINED):
+        lines.append(
+            f"Pre-trained with {loss}, tested without training on these people: R1 {direct_transfer(loss, args)}"
+        )
     (args.out / "methods.md").write_text("\n".join(lines))
     draw(found, args.out / "methods.png")
     print("\n".join(lines))

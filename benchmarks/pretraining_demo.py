@@ -16,6 +16,7 @@ import csv
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from prettytable import PrettyTable
@@ -68,15 +69,15 @@ def write_annotation(form: str, captions: dict[str, list[str]], path: Path) -> N
     path.write_text(json.dumps(content))
 
 
-def make_shards(folder: Path, args: argparse.Namespace) -> list[Path]:
-    """Draw people, write them in four forms, import each."""
+def make_shards(folder: Path, options: MannequinOptions, wrong_words: float, wrong_person: float) -> list[Path]:
+    """Draw people, write them in four forms with these shares of noisy captions, import each; what is there is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
     people = folder / "people"
     if not (people / "reid_raw.json").exists():
-        options = MannequinOptions(args.ids, 0, 0, "2", mannequin_seed=1, mannequin_height=128)
         draw(people, options, workers=available_cores())
     records = json.loads((people / "reid_raw.json").read_text())
     clean = {Path(record["file_path"]).name: record["captions"] for record in records}
-    captions = noisy(clean, args.wrong_words, args.wrong_person)
+    captions = noisy(clean, wrong_words, wrong_person)
     shards = []
     for number, form in enumerate(FORMS):
         path = folder / f"{form}.{'csv' if form == 'csv' else 'json'}"
@@ -86,6 +87,12 @@ def make_shards(folder: Path, args: argparse.Namespace) -> list[Path]:
         options = ImportOptions(form, (path,), people / "imgs" / "train", resize=(96, 48))
         shards.append(import_shards(options, folder / f"shards-{form}", available_cores()).folder)
     return shards
+
+
+def pretraining_flags(loss: str, shards: Sequence[Path]) -> list[object]:
+    """A loss, with itc beside it, on shards."""
+    losses = ["--loss_names", f"itc+{loss}", "--itc_loss_weight", 5]
+    return ["--dataset_name", "Shards", "--root_dir", *shards, *losses, *SMALL]
 
 
 def trained(run_dir: Path, flags: list[object]) -> Path:
@@ -115,8 +122,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     args = parser.parse_args()
 
-    args.folder.mkdir(parents=True, exist_ok=True)
-    shards, labelled = make_shards(args.folder, args), args.folder / "labelled"
+    people = MannequinOptions(args.ids, 0, 0, "2", mannequin_seed=1, mannequin_height=128)
+    shards = make_shards(args.folder, people, args.wrong_words, args.wrong_person)
+    labelled = args.folder / "labelled"
     drawing = ["--mannequin_seed", 2, "--mannequin_train_ids", args.labelled, "--mannequin_val_ids", 100]
     drawing += ["--mannequin_test_ids", 200, "--mannequin_images_per_id", "2", "--mannequin_height", 128]
     target = ["--dataset_name", "Mannequins", "--root_dir", labelled]
@@ -131,17 +139,8 @@ def main() -> None:
         starts: dict[str, list[object]] = {"from scratch": []}
         for loss in ("sdm", "nam"):
             run_dir = args.folder / f"{loss}-{seed}"
-            flags = [
-                "--dataset_name",
-                "Shards",
-                "--root_dir",
-                *shards,
-                "--val_sets",
-                f"Mannequins={labelled}",
-                *drawing,
-            ]
-            flags += ["--loss_names", f"itc+{loss}", "--itc_loss_weight", 5]
-            flags += [*SMALL, "--num_epoch", args.epochs, "--warmup_epochs", 1, "--lr", "2e-3"]
+            flags = [*pretraining_flags(loss, shards), "--val_sets", f"Mannequins={labelled}", *drawing]
+            flags += ["--num_epoch", args.epochs, "--warmup_epochs", 1, "--lr", "2e-3"]
             starts[f"pre-trained with {loss}"] = ["--finetune", trained(run_dir, [*flags, "--seed", seed])]
             test(f"pre-trained with {loss}", "direct transfer", run_dir)
         for start, finetune in starts.items():

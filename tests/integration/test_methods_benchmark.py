@@ -8,6 +8,7 @@ import pytest
 import train
 from benchmarks import methods
 from model.build import LossOptions
+from model.checkpoints.finetune import FinetuneOptions
 from model.losses.itc import ITCOptions
 from solver.optimizer import SolverOptions
 from solver.schedule import ScheduleOptions
@@ -29,13 +30,16 @@ def args(tmp_path: Path) -> argparse.Namespace:
     )
 
 
-@pytest.mark.parametrize("name", methods.SYSTEMS)
-def test_every_system_can_be_trained(name: str, args: argparse.Namespace):
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_every_system_can_be_trained(name: str, args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(methods, "pretrained", lambda loss, _: args.out / f"{loss}.pth")
     flags = methods.flags_of(name, "a fifth of the captions exchanged", 4, 2, args)
     options = train.read_flags([*flags, *methods.rates(name, 3.0)])
     assert options.get(SolverOptions).lr == pytest.approx(9e-4)
     assert options.get(ScheduleOptions).num_epoch == 4
-    assert options.get(SolverOptions).optimizer == ("Muon" if name == methods.OURS else "AdamW")
+    assert options.get(SolverOptions).optimizer == ("Muon" if methods.system_of(name) == methods.OURS else "AdamW")
+    start = args.out / f"{name[-3:]}.pth" if name in methods.PRETRAINED else args.start
+    assert options.get(FinetuneOptions).path == start
 
 
 def test_our_recipe_is_that_of_its_file(args: argparse.Namespace):
