@@ -16,7 +16,7 @@ from processor.evaluator import encode_split, sheet_rows
 from processor.metrics.scores import retrieve
 from utils.device import TestDeviceOptions, pick_precision
 
-QUERIES = (10, 153, 302, 451, 640)
+QUERIES = (10, 153, 302, 325, 655)
 
 
 def main(run_dir: Path) -> None:
