@@ -44,8 +44,8 @@ class OpenedDataset:
 
     @property
     def annotations(self) -> tuple[Path, ...]:
-        """The file that the data set was read from."""
-        return () if self.dataset.annotation is None else (self.dataset.annotation,)
+        """The files that the data set was read from."""
+        return self.dataset.sources
 
     def train_loader(
         self, form: InputFormat, fields: tuple[str, ...], padded: tuple[str, ...], device: torch.device

@@ -39,8 +39,8 @@ class Dataset:
     train: tuple[ImageRecord, ...]
     val: tuple[ImageRecord, ...]
     test: tuple[ImageRecord, ...]
-    annotation: Path | None = None
-    """the file that it was read from"""
+    sources: tuple[Path, ...] = ()
+    """the files that it was read from: annotations, and those with back translations and exchanged captions"""
     caption_index: np.ndarray | None = field(default=None, compare=False)
     """(N,) int64, with label noise: the training pair whose caption each training pair has, in file order"""
     leaks: tuple[str, ...] = ()

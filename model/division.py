@@ -40,6 +40,8 @@ SETTINGS: Mapping[str, MixtureSettings] = {
     "robust": MixtureSettings(100, 1e-4, 5e-4),
 }
 """by the value of ``--division_fit``"""
+FEW = 0.2
+"""share of the pairs below which a division looks wrong: the paper exchanges at most four fifths"""
 
 
 def published_fit(noisy_rate: float, dataset_name: str) -> str:
@@ -171,4 +173,12 @@ class Division(nn.Module):
                 f"{report['precision']:.1f} %); {report['used_matched']:.1f} % of the pairs used are matched"
             )
         log.info("division before epoch %d: %s", epoch, said)
+        if labels_N.mean() < FEW:
+            log.warning(
+                "division before epoch %d: only %d of %d pairs are used; unless that many captions are mismatched, the "
+                "mixtures do not suit these losses, and --division none trains on all pairs",
+                epoch,
+                labels_N.sum(),
+                len(labels_N),
+            )
         return labels_N, {name: float(value) for name, value in report.items()}

@@ -48,8 +48,8 @@ class RunRecord:
         data = "annotation_sha256"
         if earlier.get(data) and earlier[data] != facts[data]:
             raise UserError(
-                f"--resume: the annotations of the training data have changed since {folder} began; restore them, or "
-                "start a new run"
+                f"--resume: the annotations of the training data have changed since {folder} began, or the file of "
+                "--noisy_file or --back_translation_file; restore them, or start a new run"
             )
         if earlier and (earlier.get("version"), earlier.get("modified")) != (facts["version"], facts["modified"]):
             log.warning("resumed with different code (was %s, is %s)", earlier.get("version"), facts["version"])

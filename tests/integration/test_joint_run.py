@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_stopped_in_the_middle_and_resumed_it_ends_the_same(
     train_script.main(["--resume", "--resume_ckpt_file", str(tmp_path / "parts" / "last.pth")])
     one, other = (torch.load(run / "last.pth", weights_only=True)["model"] for run in (whole, tmp_path / "parts"))
     assert_same(one, other, "")
+
+
+def test_a_run_does_not_continue_where_one_annotation_has_changed(
+    data_root: Path, tmp_path: Path, fails: Callable[..., str]
+):
+    for name in JOINT[1].split("+"):
+        shutil.copytree(data_root / name, tmp_path / name)
+    run = train(tmp_path, tmp_path / "run", "--loss_names", "itc", "--num_steps", "1")
+    annotation = tmp_path / "RSTPReid" / "data_captions.json"
+    annotation.write_text(annotation.read_text() + "\n")
+    message = fails("train", "--resume", "--resume_ckpt_file", run, "--num_steps", "2")
+    assert "the annotations of the training data have changed since" in message
 
 
 def test_what_cannot_be_joined(data_root: Path, fails: Callable[..., str]):

@@ -8,6 +8,7 @@ import pytest
 import test as test_script
 import train as train_script
 from tests.helpers.runs import SMALL, same_tensors, table
+from utils import UserError
 from utils.options import load_train_configs
 
 
@@ -34,6 +35,9 @@ def test_a_noisy_run_is_logged_and_resumes_bit_identically(
     assert load_train_configs(tmp_path / "cut" / "configs.yaml").noisy_rate is None, "the file says it"
     train_script.main(["--resume", "--resume_ckpt_file", runs["cut"]])
     same_tensors(tmp_path / "whole" / "last.pth", tmp_path / "cut" / "last.pth")
+    np.save(index, np.roll(np.load(index), 1))
+    with pytest.raises(UserError, match=f"have changed since {runs['cut']} began, or the file of --noisy_file"):
+        train_script.main(["--resume", "--resume_ckpt_file", runs["cut"]])
     index.unlink()
     capsys.readouterr()
     test_script.main(["--config_file", f"{runs['whole']}/configs.yaml"])

@@ -81,6 +81,13 @@ def test_a_division_is_a_function_of_seed_and_epoch(messages):
     assert re.match("division before epoch 1: .* Of the 100 exchanged captions", messages.messages[-1])
 
 
+@pytest.mark.parametrize(("noisy", "warned"), [(300, False), (370, True)])
+def test_a_division_that_leaves_hardly_any_pairs_is_warned_of(noisy: int, warned: bool, messages):
+    make().divide(torch.from_numpy(np.stack([losses(noisy)] * 2)), 1, 2)
+    found = re.search(r"before epoch 2: only (\d+) of 400 pairs are used", messages.text)
+    assert bool(found) == warned and (not warned or int(found[1]) == pytest.approx(30, abs=3))
+
+
 def test_labels_are_no_weights():
     assert make().state_dict() == {} and dict(make().named_buffers())["clean"].all()
 
