@@ -20,7 +20,6 @@ from model.backbones.spec import BackboneOptions
 from model.feature_encoder import FeatureEncoder
 from processor.evaluator import EQUAL
 from processor.metrics.confidence import intervals, sum_by_group
-from utils.log import hide_bar
 from utils.tables import Table
 
 MOST = 150
@@ -140,7 +139,7 @@ def swap_margins(run: EvaluatedRun, swaps: Sequence[Swap]) -> torch.Tensor:
     queries = [swap.query for swap in swaps]
     image_ND = F.normalize(run.features.image_GD[[image_of[query] for query in queries]].float().cpu(), dim=1)
     as_it_is_ND = F.normalize(run.features.text_QD[queries].float().cpu(), dim=1)
-    swapped_ND = encoder.encode_text([swap.caption for swap in swaps], progress=not hide_bar())
+    swapped_ND = encoder.encode_text([swap.caption for swap in swaps], progress=None)
     return ((as_it_is_ND - swapped_ND) * image_ND).sum(dim=1)
 
 

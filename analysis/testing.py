@@ -25,7 +25,7 @@ from processor.test_time_text import TestTimeTextOptions, TestTimeTexts
 from utils import UserError
 from utils.device import TestDeviceOptions, pick_precision
 from utils.distributed import main_first, world_size
-from utils.log import hide_bar, log_to
+from utils.log import log_to
 from utils.options import Options
 
 TEST_GROUPS = {
@@ -72,7 +72,7 @@ def evaluate_run(options: Options) -> EvaluatedRun:
     )
     if texts is not None:
         encoder = FeatureEncoder(model, model.input_format(options.get(BackboneOptions).text_length))
-        mixed = texts.mixed(features, partial(encoder.encode_text, progress=not hide_bar()))
+        mixed = texts.mixed(features, partial(encoder.encode_text, progress=None))
         queries |= {f"t2i, {title}": rank_matches(*each, retrieval.columns).cpu() for title, each in mixed}
     rows = table_rows(queries, split, test.intervals)
     log.info("%s %s, %s\n%s", dataset.name, split.name, precision.name, metrics_table(rows))

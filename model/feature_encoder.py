@@ -30,6 +30,7 @@ from model.retriever import Retriever
 from utils import UserError
 from utils.device import DeviceOptions, pick_precision
 from utils.inputs import InputFormat
+from utils.log import hide_bar
 from utils.options import Options, flag_names, flags_of, read_flags, typed_flags
 
 RUN_OPTIONS = (BackboneOptions, LoRAOptions, ParsingOptions, TokenSelectionOptions)
@@ -54,9 +55,11 @@ class FeatureEncoder:
     inputs: InputFormat
 
     def encode_image(
-        self, images: Sequence[str | Path | Image.Image], batch_size: int = 64, progress: bool = True
+        self, images: Sequence[str | Path | Image.Image], batch_size: int = 64, progress: bool | None = True
     ) -> Tensor:
         """(N, D) of image files or PIL images; a bar shows the progress of what takes more than two seconds.
+
+        ``progress``: None shows the bar on a terminal only, by the main process.
 
         Raises:
             ImageError: an image cannot be decoded.
@@ -65,10 +68,12 @@ class FeatureEncoder:
         images = [images] if isinstance(images, str | Path | Image.Image) else list(images)
         batches = _batches(images, batch_size, "image")
         parts = (self.encode_pixels(pixels) for _, pixels in prefetched(batches, self._pixels))
-        return _joined(parts, tqdm(desc="encoding images", total=len(images), delay=2, disable=not progress))
+        return _joined(parts, _bar("images", len(images), progress))
 
-    def encode_text(self, captions: Sequence[str], batch_size: int = 256, progress: bool = True) -> Tensor:
+    def encode_text(self, captions: Sequence[str], batch_size: int = 256, progress: bool | None = True) -> Tensor:
         """(N, D) of captions, truncated to the length that the model reads; see :meth:`truncation`.
+
+        ``progress``: as in :meth:`encode_image`.
 
         Raises:
             UserError: there is no caption.
@@ -76,7 +81,7 @@ class FeatureEncoder:
         captions = [captions] if isinstance(captions, str) else list(captions)
         batches = _batches(captions, batch_size, "caption")
         parts = (self._encode_captions(batch) for batch in batches)
-        return _joined(parts, tqdm(desc="encoding captions", total=len(captions), delay=2, disable=not progress))
+        return _joined(parts, _bar("captions", len(captions), progress))
 
     def rank(self, captions: Sequence[str], image_features: Tensor, k: int = 10) -> Ranked:
         """The best ``k`` images (all, where there are fewer) for each caption; equal scores in the images' order.
@@ -145,6 +150,10 @@ def _batches(items: Sequence[Any], size: int, kind: str) -> list[Sequence[Any]]:
     if size < 1:
         raise UserError(f"batch_size={size}: expected at least 1")
     return chunked(items, size)
+
+
+def _bar(what: str, total: int, progress: bool | None) -> tqdm:
+    return tqdm(desc=f"encoding {what}", total=total, delay=2, disable=hide_bar() if progress is None else not progress)
 
 
 def _joined(parts: Iterable[Tensor], bar: tqdm) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import test as test_script
 from analysis.evaluated_run import load_split
 from datasets.images.decode import ImageError
-from model import load_run
+from model import feature_encoder, load_run
 from model.checkpoints.restore import restore
 from model.feature_encoder import FeatureEncoder
 from processor.evaluator import encode_split
@@ -58,6 +58,17 @@ def test_features_are_those_of_evaluation(trained: Path, caplog: pytest.LogCaptu
     for found, wanted in ((image_ND, expected.image_GD), (text_ND, expected.text_QD)):
         assert found.dtype == torch.float32 and found.device.type == "cpu"
         torch.testing.assert_close(found, torch.nn.functional.normalize(wanted, dim=1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
+def test_a_bar_shows_where_it_is_wanted(
+    progress: bool | None, shown: bool, encoder: FeatureEncoder, monkeypatch: pytest.MonkeyPatch, capfd
+):
+    """Here is no terminal, as in a notebook and in a job's log."""
+    bar = feature_encoder.tqdm
+    monkeypatch.setattr(feature_encoder, "tqdm", lambda delay, **kwargs: bar(**kwargs))
+    encoder.encode_text(["a man"], progress=progress)
+    assert ("encoding captions: 100%" in capfd.readouterr().err) == shown
 
 
 def test_the_example_of_the_manual_runs(run: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch):
