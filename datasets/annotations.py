@@ -118,7 +118,7 @@ def read(
     if leaks and leaks_are_errors:
         remedy = "restore the published file, or read the folder with --dataset_name Custom, which only warns"
         raise DataError(f"{path}: {'; '.join(leaks)}. Results would not be comparable: {remedy}")
-    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), sources=(path,), leaks=(*leaks, *ambiguous))
+    dataset = Dataset(name, *(tuple(splits[split]) for split in SPLITS), annotation=path, leaks=(*leaks, *ambiguous))
     if published:
         _compare(dataset, published)
     return dataset

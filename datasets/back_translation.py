@@ -25,7 +25,7 @@ def add_back_translations(dataset: Dataset, options: AugmentOptions) -> Dataset:
     if (path := options.back_translation_file) is not None:
         given = _read(path)
         train = tuple(_with_those(record, given, path) for record in dataset.train)
-        dataset = replace(dataset, train=train, sources=(*dataset.sources, path))
+        dataset = replace(dataset, train=train, more_files=(*dataset.more_files, path))
     captions = sum(len(record.captions) for record in dataset.train)
     translated = sum(bool(text) for record in dataset.train for text in record.back_translations)
     if not translated and options.back_translation_file is not None:

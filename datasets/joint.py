@@ -47,5 +47,5 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
         splits.append(tuple(records))
     names = tuple(dataset.name for dataset in datasets)
     leaks = tuple(f"{dataset.name}: {leak}" for dataset in datasets for leak in dataset.leaks)
-    sources = tuple(path for dataset in datasets for path in dataset.sources)
-    return Dataset("+".join(names), *splits, sources, leaks=leaks, parts=names)
+    files = tuple(path for dataset in datasets for path in dataset.files)
+    return Dataset("+".join(names), *splits, leaks=leaks, parts=names, more_files=files)

@@ -74,8 +74,8 @@ def exchange_captions(dataset: Dataset, options: NoiseOptions) -> Dataset:
     for record in dataset.train:
         captions, translations = zip(*islice(given, len(record.captions)), strict=True)
         train.append(record._replace(captions=captions, back_translations=translations if any(translations) else ()))
-    sources = (*dataset.sources, *([path] if options.noisy_file else []))
-    return replace(dataset, train=tuple(train), caption_index=index_N, sources=sources)
+    files = (*dataset.more_files, *([path] if options.noisy_file else []))
+    return replace(dataset, train=tuple(train), caption_index=index_N, more_files=files)
 
 
 def noise_index(pairs: int, rate: float, seed: int = 1) -> np.ndarray:

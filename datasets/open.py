@@ -45,7 +45,7 @@ class OpenedDataset:
     @property
     def annotations(self) -> tuple[Path, ...]:
         """The files that the data set was read from."""
-        return self.dataset.sources
+        return self.dataset.files
 
     def train_loader(
         self, form: InputFormat, fields: tuple[str, ...], padded: tuple[str, ...], device: torch.device

@@ -39,14 +39,21 @@ class Dataset:
     train: tuple[ImageRecord, ...]
     val: tuple[ImageRecord, ...]
     test: tuple[ImageRecord, ...]
-    sources: tuple[Path, ...] = ()
-    """the files that it was read from: annotations, and those with back translations and exchanged captions"""
+    annotation: Path | None = None
+    """the file that it was read from"""
     caption_index: np.ndarray | None = field(default=None, compare=False)
     """(N,) int64, with label noise: the training pair whose caption each training pair has, in file order"""
     leaks: tuple[str, ...] = ()
     """identities and image files that two splits share, in words; a benchmark's reader refuses them"""
     parts: tuple[str, ...] = ()
     """names of the data sets that were joined to this one; empty for a single one"""
+    more_files: tuple[Path, ...] = ()
+    """what else it was read from: annotations of joined data sets, back translations, exchanged captions"""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it was read from, but for images."""
+        return self.more_files if self.annotation is None else (self.annotation, *self.more_files)
 
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The records of ``train``, ``val`` or ``test``."""

@@ -4,11 +4,15 @@ Imports that need torch stand in the fixtures: the process that only hands out t
 """
 
 import logging
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: as in the processes that tests start, because other numbers of threads round differently.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ DETAILS = {
 
 def read_truth(dataset: Dataset, records: Sequence[ImageRecord]) -> list[Person] | None:
     """Who is on each of some images of a data set; None unless it was drawn by this program."""
-    path = dataset.sources[0] if len(dataset.sources) == 1 else None
+    path = dataset.annotation
     if path is None or path.suffix != ".json" or not (path.parent / "mannequins.json").is_file():
         return None
     folder, names = path.parent / "imgs", {field.name for field in fields(Person)}

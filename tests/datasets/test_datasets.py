@@ -49,7 +49,7 @@ def test_every_entry_loads(name: str, roots: dict[str, Path]):
         assert [record.image_id for record in records] == list(range(len(records)))
     assert sorted({record.pid for record in dataset.train}) == list(range(10))
     assert dataset.name == name
-    assert [path.is_file() for path in dataset.sources] == [True]
+    assert dataset.annotation.is_file()
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -94,13 +94,12 @@ def test_the_truth_of_drawn_images_in_any_layout(data_root: Path, tmp_path: Path
     assert clothes > 10
     other = rstpreid.load(data_root, lambda group: group())
     assert len(read_truth(other, other.train)) == len(other.train)
-    (source,) = dataset.sources
-    shutil.copy(source, tmp_path / "reid_raw.json")  # without the file that says how it was drawn
-    assert read_truth(dataclasses.replace(dataset, sources=(tmp_path / "reid_raw.json",)), dataset.test) is None
-    table = source.with_name("captions.tsv")  # written from a drawn data set
-    assert read_truth(dataclasses.replace(dataset, sources=(table,)), dataset.test) is None
+    shutil.copy(dataset.annotation, tmp_path / "reid_raw.json")  # without the file that says how it was drawn
+    assert read_truth(dataclasses.replace(dataset, annotation=tmp_path / "reid_raw.json"), dataset.test) is None
+    table = dataset.annotation.with_name("captions.tsv")  # written from a drawn data set
+    assert read_truth(dataclasses.replace(dataset, annotation=table), dataset.test) is None
     stripped = [{"file_path": "a.jpg", "id": 1, "split": "test", "captions": ["x"]}]
     (tmp_path / "mannequins.json").write_text("{}")
     for content in (stripped, {"0": stripped[0]}):
         (tmp_path / "other.json").write_text(json.dumps(content))
-        assert read_truth(dataclasses.replace(dataset, sources=(tmp_path / "other.json",)), dataset.test) is None
+        assert read_truth(dataclasses.replace(dataset, annotation=tmp_path / "other.json"), dataset.test) is None
