@@ -150,7 +150,7 @@ def main() -> None:
             trained(run_dir, [*flags, *finetune, "--seed", seed])
             test(start, "fine-tuned", run_dir)
     table = PrettyTable(["R1 on people of another seed", "direct transfer", "fine-tuned"])
-    for start in dict.fromkeys(start for start, _ in found):
+    for start in sorted({start for start, _ in found}):
         cells = [found.get((start, when)) for when in ("direct transfer", "fine-tuned")]
         table.add_row([start, *("" if cell is None else spread(cell) for cell in cells)])
     print(table)
