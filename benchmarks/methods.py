@@ -111,13 +111,13 @@ def flags_of(name: str, setting: str, epochs: int, seed: int, args: argparse.Nam
     """Of one run, without its learning rate."""
     more, share, _ = SETTINGS[setting]
     ids = round(args.train_ids * share)
-    given = argparse.Namespace(**{**vars(args), "train_ids": ids, "root_dir": args.root_dir / str(ids)})
-    given.epochs = epochs
+    start = pretrained(PRETRAINED[name][1], args) if name in PRETRAINED else args.start
+    changed = {"train_ids": ids, "root_dir": args.root_dir / str(ids), "epochs": epochs, "start": start}
+    given = argparse.Namespace(**{**vars(args), **changed})
     splits = [*people_flags(ids, args), "--noisy_seed", str(seed)]
     steps = epochs * math.ceil(ids * PAIRS_PER_ID / DEMO["batch_size"])
     schedule = ["--schedule_per", "step", "--warmup_steps", str(math.ceil(WARMUP * steps))]
-    start = ["--finetune", str(pretrained(PRETRAINED[name][1], args))] if name in PRETRAINED else []
-    return [*common_flags(given, seed), *start, *splits, *SYSTEMS[system_of(name)], *schedule, *more]
+    return [*common_flags(given, seed), *splits, *SYSTEMS[system_of(name)], *schedule, *more]
 
 
 def rates(name: str, factor: float) -> list[str]:

@@ -230,7 +230,6 @@ def main() -> None:
         parser.error("--only_count counts the operations of --recipe; name a file in configs/")
     device, size = torch.device(args.device), tuple(args.img_size)
     irra = read_flags(LOSSES, args.model, size)
-    exact = random_model(irra, Precision(device, torch.float32), NO_BANKS)
     batch = draw_batch(args.pairs, size, device) | {"index": torch.arange(args.pairs, device=device)}
     if args.recipe:
         shape = ["--pretrain_choice", args.model, "--img_size", *map(str, size)]
@@ -239,7 +238,10 @@ def main() -> None:
             print(f"operations of a step for one of IRRA's, {args.recipe.stem}, {pairs} pairs: {ratio:.2f}")
     if args.only_count:
         return
+    exact = random_model(irra, Precision(device, torch.float32), NO_BANKS)
     first_losses_agree(exact, batch)
+    tera = flops(exact, batch) / 1e12
+    del exact  # it would lie beside the models that are timed
     precisions = ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
     forms: dict[str, Callable[[], Step]] = {}
     for name in precisions:
@@ -254,7 +256,6 @@ def main() -> None:
     forms = {name: form for name, form in forms.items() if not args.forms or name in args.forms}
     results = compare(forms, args.warm_up, args.rounds, args.inner, device)
 
-    tera = flops(exact, batch) / 1e12
     peak = peak_tflops(args.peak_tflops)
     table = PrettyTable(["step", "seconds", "pairs/s", "peak memory, GiB", "MFU"])
     for name, (spent, memory) in results.items():
